@@ -1,0 +1,64 @@
+/*
+ * envelope.h - a change becomes a notification: key, value and headers.
+ *
+ *   struct envelope e;
+ *   envelope_init(&e, &options);
+ *   envelope_make(&e, &change, cause, now_ms, &note);   // note points into e
+ *   ... produce note ...
+ *   envelope_free(&e);
+ *
+ * Pure: no I/O, no clock.  The contract is docs/notifications.md.
+ * Errors:    0 or -ENOMEM.  No content of a record is an error.
+ * Ownership: a note points into the envelope's buffers and into the change;
+ *            valid until the next envelope_make().
+ * Threads:   an envelope belongs to one thread.
+ */
+#ifndef ENVELOPE_H
+#define ENVELOPE_H
+
+#include "config.h"
+#include "record.h"
+
+enum note_cause { NOTE_LOG, NOTE_GAP, NOTE_RECONCILE };
+
+struct envelope_options {
+	enum note_format format;
+	enum note_encoding encoding;
+	const char *name;    /* pipeline */
+	const char *cluster; /* cluster.name */
+	const char *topic;   /* source topic */
+	size_t max_bytes;    /* max.message.bytes of the notification topic */
+};
+
+struct note {
+	const void *key;
+	size_t key_len;
+	const void *value; /* NULL: tombstone (raw delete) */
+	size_t value_len;
+	const struct record_header *headers;
+	size_t n_headers;
+	unsigned wrapped; /* values that were not a JSON object and were wrapped as base64 */
+	unsigned omitted; /* sides replaced by sidenote.omitted, being too large */
+};
+
+struct envelope {
+	struct envelope_options o;
+	char *buf; /* the value */
+	size_t len, cap;
+	char *text; /* header values */
+	size_t text_len, text_cap;
+	struct record_header *headers;
+	size_t n_headers, headers_cap;
+};
+
+void envelope_init(struct envelope *e, const struct envelope_options *o);
+void envelope_free(struct envelope *e);
+
+/**
+ * Make the notification of change `c`.  `headers` are the source record's own
+ * (record.h's sequence, may be NULL).  `ts_ms` is when it is published.
+ */
+int envelope_make(struct envelope *e, const struct change *c, enum note_cause cause, int64_t ts_ms,
+		  struct note *out);
+
+#endif
