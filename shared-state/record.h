@@ -52,7 +52,10 @@ struct record {
 	size_t value_len;
 };
 
-/** Where a key of Kafka is stored.  Writes up to KEY_STORED_MAX bytes; returns how many. */
+/**
+ * Where a key of Kafka is stored.  Writes up to KEY_STORED_MAX bytes and returns how many; 0: no
+ * memory for the digest, which no database function accepts as a key.
+ */
 size_t record_stored_key(uint8_t out[KEY_STORED_MAX], const void *key, size_t key_len);
 
 /** Whether a key of this length needs RECORD_KEY. */
