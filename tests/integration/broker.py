@@ -51,6 +51,10 @@ COMPACT_NEVER = {
 }
 ROLL_KEY = b"\xffroll"
 
+# confluent-kafka 1.7 forgets to take a reference to None for each header without a value that it
+# hands out; after some thousand the interpreter would abort. Give it plenty.
+ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
