@@ -27,7 +27,8 @@ struct envelope_options {
 	const char *name;    /* pipeline */
 	const char *cluster; /* cluster.name */
 	const char *topic;   /* source topic */
-	size_t max_bytes;    /* max.message.bytes of the notification topic */
+	size_t max_bytes;    /* max.message.bytes of the notification topic; 0: no bound */
+	const char *version; /* of sidenote; NULL: this one's */
 };
 
 struct note {
@@ -39,6 +40,13 @@ struct note {
 	size_t n_headers;
 	unsigned wrapped; /* values that were not a JSON object and were wrapped as base64 */
 	unsigned omitted; /* sides replaced by sidenote.omitted, being too large */
+	unsigned headers_omitted; /* source headers left out, being too large */
+	/*
+	 * What it takes at most as a batch of its own, uncompressed.  More than
+	 * max_bytes only if the key leaves no room for the least notification:
+	 * raise max.message.bytes of the notification topic to this.
+	 */
+	size_t bytes;
 };
 
 struct envelope {
@@ -49,14 +57,16 @@ struct envelope {
 	size_t text_len, text_cap;
 	struct record_header *headers;
 	size_t n_headers, headers_cap;
+	char *fixed; /* what every envelope says alike, rendered once: two pieces */
+	size_t fixed_len[2];
 };
 
 void envelope_init(struct envelope *e, const struct envelope_options *o);
 void envelope_free(struct envelope *e);
 
 /**
- * Make the notification of change `c`.  `headers` are the source record's own
- * (record.h's sequence, may be NULL).  `ts_ms` is when it is published.
+ * Make the notification of change `c`, with the headers of its source record
+ * (c->after.headers).  `ts_ms` is when it is published.
  */
 int envelope_make(struct envelope *e, const struct change *c, enum note_cause cause, int64_t ts_ms,
 		  struct note *out);

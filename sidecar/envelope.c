@@ -1,0 +1,563 @@
+/*
+ * A notification is planned first and written second: the plan knows the exact
+ * size of both sides, so that one reservation serves all of the writing and
+ * nothing is checked on the way, and so that too large is found out before a
+ * byte is copied.  What does not change from note to note is rendered once.
+ */
+#include "envelope.h"
+
+#include "base64.h"
+#include "json.h"
+
+#include <errno.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#ifndef SIDENOTE_VERSION
+#define SIDENOTE_VERSION "0"
+#endif
+
+enum {
+	NUMBER_MAX = 20, /* digits and sign of an int64_t */
+	/*
+	 * Kafka's record format v2: 61 bytes of batch header, then per record
+	 * length 5, attributes 1, timestamp 10, offset 5, key length 5, value
+	 * length 5, header count 5; per header two lengths of 5.
+	 */
+	BATCH_OVERHEAD = 61 + 5 + 1 + 10 + 5 + 5 + 5 + 5,
+	HEADER_OVERHEAD = 10,
+};
+
+#define BEFORE     "{\"before\":"
+#define AFTER      ",\"after\":"
+#define OFFSET     ",\"offset\":"
+#define OLD_OFFSET ",\"before_offset\":"
+#define OLD_TIME   ",\"before_ts_ms\":"
+#define CAUSE      ",\"cause\":\""
+#define OP         "\"},\"op\":\""
+#define TIME       "\",\"ts_ms\":"
+#define WRAP       "{\"sidenote.base64\":\""
+#define UNKNOWN    "{\"sidenote.unknown\":true}"
+#define OMIT       "{\"sidenote.omitted\":{\"bytes\":"
+#define OMIT_HASH  ",\"sha256\":\""
+#define PAIR       "{\"key\":\""
+#define PAIR_VALUE "\",\"value\":\""
+#define QUOTE_END  "\"}"
+
+#define LEN(literal) (sizeof(literal) - 1)
+
+enum {
+	/* all literals of the envelope itself, generously, and its six numbers */
+	ENVELOPE_MAX = 160 + 6 * NUMBER_MAX,
+	OMITTED_MAX = LEN(OMIT) + NUMBER_MAX + LEN(OMIT_HASH) + 64 + 3,
+	/* numbers and omitted texts of the headers; the id has the topic besides */
+	TEXT_MAX = 12 * (NUMBER_MAX + 5) + 2 * OMITTED_MAX,
+};
+
+/* How a side appears. */
+enum form { FORM_NULL, FORM_BYTES, FORM_WRAPPED, FORM_PAIR, FORM_UNKNOWN, FORM_OMITTED };
+
+struct side {
+	enum form form;
+	const void *bytes; /* what the source said */
+	size_t len;
+	size_t size;         /* what it takes in the message */
+	size_t omitted_size; /* what it takes omitted */
+};
+
+struct plan {
+	struct side before, after;
+	size_t copied_headers; /* bytes of the source headers that are copied */
+	bool drop_headers;
+	size_t bytes;
+};
+
+/* ---- appenders: write at p, return the byte after; room is the caller's ---- */
+
+#define PUT(p, literal) put((p), (literal), LEN(literal))
+
+static inline char *put(char *p, const void *bytes, size_t len)
+{
+	if (len)
+		memcpy(p, bytes, len);
+	return p + len;
+}
+
+static char *put_number(char *p, int64_t v)
+{
+	char digits[NUMBER_MAX];
+	uint64_t u = v < 0 ? -(uint64_t)v : (uint64_t)v;
+	int n = NUMBER_MAX;
+
+	do {
+		digits[--n] = (char)('0' + u % 10);
+		u /= 10;
+	} while (u);
+	if (v < 0)
+		digits[--n] = '-';
+	return put(p, digits + n, (size_t)(NUMBER_MAX - n));
+}
+
+static char *put_number_or_null(char *p, bool has, int64_t v)
+{
+	return has ? put_number(p, v) : PUT(p, "null");
+}
+
+static char *put_omitted(char *p, const struct side *s)
+{
+	static const char hex[] = "0123456789abcdef";
+	unsigned char hash[EVP_MAX_MD_SIZE];
+
+	EVP_Digest(s->len ? s->bytes : "", s->len, hash, NULL, EVP_sha256(), NULL);
+	p = PUT(p, OMIT);
+	p = put_number(p, (int64_t)s->len);
+	p = PUT(p, OMIT_HASH);
+	for (int i = 0; i < 32; i++) {
+		*p++ = hex[hash[i] >> 4];
+		*p++ = hex[hash[i] & 0xf];
+	}
+	return PUT(p, "\"}}");
+}
+
+static char *put_side(char *p, const struct change *c, const struct side *s)
+{
+	switch (s->form) {
+	case FORM_NULL:
+		return PUT(p, "null");
+	case FORM_BYTES:
+		return put(p, s->bytes, s->len);
+	case FORM_WRAPPED:
+		p = base64_encode(PUT(p, WRAP), s->bytes, s->len);
+		return PUT(p, QUOTE_END);
+	case FORM_PAIR:
+		p = base64_encode(PUT(p, PAIR), c->key, c->key_len);
+		p = base64_encode(PUT(p, PAIR_VALUE), s->bytes, s->len);
+		return PUT(p, QUOTE_END);
+	case FORM_UNKNOWN:
+		return PUT(p, UNKNOWN);
+	case FORM_OMITTED:
+		return put_omitted(p, s);
+	}
+	return p;
+}
+
+/* ---- buffers ---- */
+
+static int reserve(char **buf, size_t *cap, size_t need)
+{
+	size_t n = need > *cap * 2 ? need : *cap * 2;
+	char *p;
+
+	if (need <= *cap)
+		return 0;
+	p = realloc(*buf, n);
+	if (!p)
+		return -ENOMEM;
+	*buf = p;
+	*cap = n;
+	return 0;
+}
+
+static int add_header(struct envelope *e, const char *name, size_t name_len, const void *value,
+		      size_t len)
+{
+	if (e->n_headers == e->headers_cap) {
+		size_t n = e->headers_cap ? 2 * e->headers_cap : 32;
+		struct record_header *p = realloc(e->headers, n * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		e->headers = p;
+		e->headers_cap = n;
+	}
+	e->headers[e->n_headers++] = (struct record_header){
+		.name = name, .name_len = name_len, .value = value, .value_len = len
+	};
+	return 0;
+}
+
+#define ADD(e, name, value, len)                                                                   \
+	add_header((e), "sidenote." name, LEN("sidenote." name), value, len)
+
+/* A header whose value is the text written from `from` to the end `to` of e->text. */
+#define ADD_TEXT(e, name, to) add_text((e), "sidenote." name, LEN("sidenote." name), (to))
+
+static int add_text(struct envelope *e, const char *name, size_t name_len, char *to)
+{
+	char *from = e->text + e->text_len;
+
+	e->text_len = (size_t)(to - e->text);
+	return add_header(e, name, name_len, from, (size_t)(to - from));
+}
+
+static inline char *text(struct envelope *e) { return e->text + e->text_len; }
+
+/* ---- what never changes, once ---- */
+
+static char *put_fixed(struct envelope *e, const char *version)
+{
+	const struct envelope_options *o = &e->o;
+	char *p = PUT(e->fixed, ",\"source\":{\"version\":");
+
+	p = json_put_string(p, version, strlen(version));
+	p = PUT(p, ",\"connector\":\"sidenote\",\"name\":");
+	p = json_put_string(p, o->name, strlen(o->name));
+	p = PUT(p, ",\"ts_ms\":");
+	e->fixed_len[0] = (size_t)(p - e->fixed);
+	p = PUT(p, ",\"snapshot\":\"false\",\"db\":");
+	p = json_put_string(p, o->cluster, strlen(o->cluster));
+	p = PUT(p, ",\"table\":");
+	p = json_put_string(p, o->topic, strlen(o->topic));
+	p = PUT(p, ",\"topic\":");
+	p = json_put_string(p, o->topic, strlen(o->topic));
+	p = PUT(p, ",\"partition\":");
+	e->fixed_len[1] = (size_t)(p - e->fixed) - e->fixed_len[0];
+	return p;
+}
+
+static int prepare(struct envelope *e)
+{
+	const struct envelope_options *o = &e->o;
+	const char *version = o->version ? o->version : SIDENOTE_VERSION;
+	size_t cap = JSON_STRING_MAX(strlen(version)) + JSON_STRING_MAX(strlen(o->name)) +
+		     JSON_STRING_MAX(strlen(o->cluster)) + 2 * JSON_STRING_MAX(strlen(o->topic));
+	int rc;
+
+	rc = reserve(&e->text, &e->text_cap, strlen(o->topic) + TEXT_MAX);
+	if (rc)
+		return rc;
+	e->fixed = malloc(cap + 160);
+	if (!e->fixed)
+		return -ENOMEM;
+	put_fixed(e, version);
+	return 0;
+}
+
+void envelope_init(struct envelope *e, const struct envelope_options *o)
+{
+	*e = (struct envelope){ .o = *o };
+}
+
+void envelope_free(struct envelope *e)
+{
+	free(e->buf);
+	free(e->text);
+	free(e->headers);
+	free(e->fixed);
+	*e = (struct envelope){ 0 };
+}
+
+/* ---- headers ---- */
+
+static const char *const cause_text[] = {
+	[NOTE_LOG] = "log",
+	[NOTE_GAP] = "gap",
+	[NOTE_RECONCILE] = "reconcile",
+};
+
+static const char *op_text(const struct change *c)
+{
+	switch (c->op) {
+	case CHANGE_CREATE:
+		return "c";
+	case CHANGE_DELETE:
+		return "d";
+	default:
+		return "u";
+	}
+}
+
+/* A change without a record of its own is told by the record that it ends. */
+static char *put_id(char *p, const struct envelope *e, const struct change *c)
+{
+	bool gone = c->cause == CAUSE_RECONCILE;
+
+	p = put(p, e->o.topic, strlen(e->o.topic));
+	*p++ = '/';
+	p = put_number(p, c->partition);
+	*p++ = '/';
+	p = put_number(p, gone ? c->before.offset : c->offset);
+	return gone ? PUT(p, "/gone") : p;
+}
+
+static int add_identity(struct envelope *e, const struct change *c, enum note_cause cause)
+{
+	int rc = ADD_TEXT(e, "id", put_id(text(e), e, c));
+
+	rc = rc ? rc : ADD(e, "op", op_text(c), 1);
+	return rc ? rc : ADD(e, "cause", cause_text[cause], strlen(cause_text[cause]));
+}
+
+static int64_t source_time(const struct change *c, int64_t ts_ms)
+{
+	return c->has_after && c->after.timestamp_ms >= 0 ? c->after.timestamp_ms : ts_ms;
+}
+
+static bool has_before_time(const struct change *c)
+{
+	return c->has_before && c->before.timestamp_ms >= 0;
+}
+
+/* What debezium-json tells in the value. */
+static int add_metadata(struct envelope *e, const struct change *c, int64_t ts_ms)
+{
+	const struct envelope_options *o = &e->o;
+	const char *version = o->version ? o->version : SIDENOTE_VERSION;
+	int rc = ADD(e, "version", version, strlen(version));
+
+	rc = rc ? rc : ADD(e, "name", o->name, strlen(o->name));
+	rc = rc ? rc : ADD(e, "cluster", o->cluster, strlen(o->cluster));
+	rc = rc ? rc : ADD(e, "topic", o->topic, strlen(o->topic));
+	rc = rc ? rc : ADD_TEXT(e, "partition", put_number(text(e), c->partition));
+	rc = rc ? rc : ADD_TEXT(e, "offset", put_number(text(e), c->offset));
+	rc = rc ? rc : ADD_TEXT(e, "timestamp", put_number(text(e), source_time(c, ts_ms)));
+	if (!rc && c->has_before)
+		rc = ADD_TEXT(e, "before.offset", put_number(text(e), c->before.offset));
+	if (!rc && has_before_time(c))
+		rc = ADD_TEXT(e, "before.timestamp", put_number(text(e), c->before.timestamp_ms));
+	return rc ? rc : ADD_TEXT(e, "published", put_number(text(e), ts_ms));
+}
+
+static size_t header_bytes(const struct record_header *h)
+{
+	return h->name_len + h->value_len + HEADER_OVERHEAD;
+}
+
+/* Reserved: nobody who produces to the source topic can forge ours, in any case. */
+static bool is_reserved(const struct record_header *h)
+{
+	return h->name_len >= LEN("sidenote.") &&
+	       !strncasecmp(h->name, "sidenote.", LEN("sidenote."));
+}
+
+/* The next source header that is to be copied: 1 and *h, or 0. */
+static int next_copied(const struct change *c, size_t *pos, struct record_header *h)
+{
+	if (!c->has_after || !c->after.headers_len)
+		return 0;
+	while (record_header_next(c->after.headers, c->after.headers_len, pos, h) > 0)
+		if (!is_reserved(h))
+			return 1;
+	return 0;
+}
+
+static int add_copied(struct envelope *e, const struct change *c, const struct plan *p,
+		      unsigned *dropped)
+{
+	struct record_header h;
+	size_t pos = 0;
+	int rc = 0;
+
+	while (!rc && next_copied(c, &pos, &h)) {
+		if (p->drop_headers)
+			++*dropped;
+		else
+			rc = add_header(e, h.name, h.name_len, h.value, h.value_len);
+	}
+	if (!rc && *dropped)
+		rc = ADD_TEXT(e, "headers.omitted", put_number(text(e), *dropped));
+	return rc;
+}
+
+/* ---- the plan ---- */
+
+static void plan_raw(struct side *s, size_t size, size_t omitted_size)
+{
+	s->form = FORM_BYTES;
+	s->size = size;
+	s->omitted_size = omitted_size;
+}
+
+static void plan_json(struct side *s, const struct envelope *e, const struct change *c)
+{
+	s->omitted_size = OMITTED_MAX;
+	if (e->o.encoding == NOTE_BASE64) {
+		s->form = FORM_PAIR;
+		s->size = LEN(PAIR PAIR_VALUE QUOTE_END) + BASE64_BYTES(c->key_len) +
+			  BASE64_BYTES(s->len);
+	} else if (json_is_object(s->bytes, s->len)) {
+		s->form = FORM_BYTES;
+		s->size = s->len;
+	} else {
+		s->form = FORM_WRAPPED;
+		s->size = LEN(WRAP QUOTE_END) + BASE64_BYTES(s->len);
+	}
+}
+
+static struct side side_of(bool has, const struct record *r)
+{
+	struct side s = { .size = LEN("null"), .omitted_size = SIZE_MAX };
+
+	if (has && r->value) {
+		s.bytes = r->value;
+		s.len = r->value_len;
+	}
+	return s;
+}
+
+static void plan_sides(const struct envelope *e, const struct change *c, struct plan *p)
+{
+	bool raw = e->o.format == NOTE_RAW;
+
+	p->before = side_of(c->has_before, &c->before);
+	p->after = side_of(c->has_after && c->op != CHANGE_DELETE, &c->after);
+	if (p->before.bytes && raw)
+		plan_raw(&p->before, p->before.len + LEN("sidenote.before") + HEADER_OVERHEAD,
+			 LEN("sidenote.before.omitted") + OMITTED_MAX + HEADER_OVERHEAD);
+	else if (p->before.bytes)
+		plan_json(&p->before, e, c);
+	if (p->after.bytes && raw)
+		plan_raw(&p->after, p->after.len,
+			 LEN("sidenote.after.omitted") + 2 * OMITTED_MAX + HEADER_OVERHEAD);
+	else if (p->after.bytes)
+		plan_json(&p->after, e, c);
+	if (!c->has_before && c->op != CHANGE_CREATE && !raw) {
+		p->before.form = FORM_UNKNOWN;
+		p->before.size = LEN(UNKNOWN);
+	}
+}
+
+/* Omit the larger side if that is not enough the other; whether it fits now. */
+static bool fit_sides(struct plan *p, struct side *first, struct side *second, size_t room)
+{
+	if (p->before.size + p->after.size <= room)
+		return true;
+	if (first->omitted_size < first->size) {
+		first->form = FORM_OMITTED;
+		first->size = first->omitted_size;
+	}
+	if (p->before.size + p->after.size <= room)
+		return true;
+	if (second->omitted_size < second->size) {
+		second->form = FORM_OMITTED;
+		second->size = second->omitted_size;
+	}
+	return p->before.size + p->after.size <= room;
+}
+
+static size_t room_after(size_t max, size_t used) { return max > used ? max - used : 0; }
+
+/* `own`: bytes of everything but the two sides and the copied headers. */
+static void plan_fit(const struct envelope *e, struct plan *p, size_t own)
+{
+	size_t max = e->o.max_bytes ? e->o.max_bytes : SIZE_MAX;
+	struct plan whole = *p;
+	bool before_first = e->o.format == NOTE_RAW || p->before.size >= p->after.size;
+	struct side *first = before_first ? &p->before : &p->after;
+	struct side *second = before_first ? &p->after : &p->before;
+	size_t headers = p->copied_headers;
+
+	if (!fit_sides(p, first, second, room_after(max, own + headers)) && headers) {
+		*p = whole;
+		p->drop_headers = true;
+		headers = LEN("sidenote.headers.omitted") + NUMBER_MAX + HEADER_OVERHEAD;
+		fit_sides(p, first, second, room_after(max, own + headers));
+	}
+	p->bytes = own + headers + p->before.size + p->after.size;
+}
+
+static void plan_note(struct envelope *e, const struct change *c, struct plan *p)
+{
+	size_t own = BATCH_OVERHEAD + c->key_len;
+	struct record_header h;
+	size_t pos = 0;
+
+	*p = (struct plan){ 0 };
+	for (size_t i = 0; i < e->n_headers; i++)
+		own += header_bytes(&e->headers[i]);
+	while (next_copied(c, &pos, &h))
+		p->copied_headers += header_bytes(&h);
+	if (e->o.format != NOTE_RAW)
+		own += ENVELOPE_MAX + e->fixed_len[0] + e->fixed_len[1];
+	plan_sides(e, c, p);
+	plan_fit(e, p, own);
+}
+
+/* ---- the value ---- */
+
+static char *put_source(char *p, const struct envelope *e, const struct change *c,
+			enum note_cause cause, int64_t ts_ms)
+{
+	p = put(p, e->fixed, e->fixed_len[0]);
+	p = put_number(p, source_time(c, ts_ms));
+	p = put(p, e->fixed + e->fixed_len[0], e->fixed_len[1]);
+	p = put_number(p, c->partition);
+	p = put_number(PUT(p, OFFSET), c->offset);
+	p = put_number_or_null(PUT(p, OLD_OFFSET), c->has_before, c->before.offset);
+	p = put_number_or_null(PUT(p, OLD_TIME), has_before_time(c), c->before.timestamp_ms);
+	p = PUT(p, CAUSE);
+	return put(p, cause_text[cause], strlen(cause_text[cause]));
+}
+
+static int make_envelope(struct envelope *e, const struct change *c, enum note_cause cause,
+			 int64_t ts_ms, const struct plan *plan, struct note *out)
+{
+	size_t need = plan->before.size + plan->after.size + ENVELOPE_MAX + e->fixed_len[0] +
+		      e->fixed_len[1];
+	char *p;
+	int rc = reserve(&e->buf, &e->cap, need);
+
+	if (rc)
+		return rc;
+	p = put_side(PUT(e->buf, BEFORE), c, &plan->before);
+	p = put_side(PUT(p, AFTER), c, &plan->after);
+	p = put_source(p, e, c, cause, ts_ms);
+	p = put(PUT(p, OP), op_text(c), 1);
+	p = put_number(PUT(p, TIME), ts_ms);
+	*p++ = '}';
+	e->len = (size_t)(p - e->buf);
+	out->value = e->buf;
+	out->value_len = e->len;
+	return 0;
+}
+
+/* An omitted value is never null or empty: null means deleted, empty may be a value. */
+static int make_raw(struct envelope *e, const struct plan *plan, struct note *out)
+{
+	const struct side *b = &plan->before, *a = &plan->after;
+	int rc = 0;
+
+	if (b->form == FORM_BYTES)
+		rc = ADD(e, "before", b->bytes, b->len);
+	else if (b->form == FORM_OMITTED)
+		rc = ADD_TEXT(e, "before.omitted", put_omitted(text(e), b));
+	out->value = a->bytes;
+	out->value_len = a->len;
+	if (!rc && a->form == FORM_OMITTED) {
+		out->value = text(e);
+		rc = ADD_TEXT(e, "after.omitted", put_omitted(text(e), a));
+		out->value_len = (size_t)(text(e) - (const char *)out->value);
+	}
+	return rc;
+}
+
+int envelope_make(struct envelope *e, const struct change *c, enum note_cause cause, int64_t ts_ms,
+		  struct note *out)
+{
+	bool raw = e->o.format == NOTE_RAW;
+	struct note n = { .key = c->key_len ? c->key : "", .key_len = c->key_len };
+	struct plan p;
+	int rc;
+
+	e->n_headers = e->text_len = 0;
+	rc = e->fixed ? 0 : prepare(e);
+	rc = rc ? rc : add_identity(e, c, cause);
+	if (!rc && raw)
+		rc = add_metadata(e, c, ts_ms);
+	if (rc)
+		return rc;
+	plan_note(e, c, &p);
+	rc = raw ? make_raw(e, &p, &n) : make_envelope(e, c, cause, ts_ms, &p, &n);
+	rc = rc ? rc : add_copied(e, c, &p, &n.headers_omitted);
+	if (rc)
+		return rc;
+	n.headers = e->headers;
+	n.n_headers = e->n_headers;
+	n.wrapped = (p.before.form == FORM_WRAPPED) + (p.after.form == FORM_WRAPPED);
+	n.omitted = (p.before.form == FORM_OMITTED) + (p.after.form == FORM_OMITTED);
+	n.bytes = p.bytes;
+	*out = n;
+	return 0;
+}
