@@ -1,0 +1,135 @@
+#include "pipeline.h"
+#include "log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+int pipeline_init(struct pipeline *p, const struct config *c, int n)
+{
+	pthread_condattr_t monotonic;
+
+	memset(p, 0, sizeof(*p));
+	p->config = c;
+	p->n = n;
+	p->publishing = c->notifications_topic[0];
+	p->part = calloc((size_t)n, sizeof(*p->part));
+	if (!p->part)
+		return -ENOMEM;
+	for (int i = 0; i < n; i++)
+		p->part[i] = (struct standing){ .published = { -1, 0 }, .gap_until = -1 };
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&p->wake, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	pipeline_role(p, "starting");
+	return 0;
+}
+
+void pipeline_free(struct pipeline *p)
+{
+	if (!p->part)
+		return;
+	pthread_mutex_destroy(&p->lock);
+	pthread_cond_destroy(&p->wake);
+	free(p->part);
+	p->part = NULL;
+}
+
+void pipeline_end(struct pipeline *p, enum outcome o, const char *id, const char *fmt, ...)
+{
+	int running = RUNNING;
+
+	if (!atomic_compare_exchange_strong(&p->outcome, &running, o))
+		return; /* the first reason is the reason */
+	if (fmt) {
+		char text[1200];
+		va_list ap;
+		va_start(ap, fmt);
+		vsnprintf(text, sizeof(text), fmt, ap);
+		va_end(ap);
+		if (o == OUTCOME_DONE || o == OUTCOME_AGAIN || o == OUTCOME_REFILL)
+			log_info(id, "%s", text);
+		else
+			log_error(id, "%s", text);
+	}
+	pipeline_wake(p);
+}
+
+void pipeline_standings(struct pipeline *p, struct standing *out)
+{
+	pthread_mutex_lock(&p->lock);
+	memcpy(out, p->part, (size_t)p->n * sizeof(*out));
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_applied(struct pipeline *p, const struct state_partition *rows, const bool *caught_up)
+{
+	bool all = true;
+
+	pthread_mutex_lock(&p->lock);
+	for (int i = 0; i < p->n; i++) {
+		struct standing *s = &p->part[i];
+		s->applied = rows[i].applied;
+		s->start = rows[i].start;
+		s->whole = rows[i].whole;
+		s->base = (struct position){ rows[i].base, rows[i].base_n };
+		s->was_published = rows[i].published >= 0;
+		s->due = rows[i].due >= 0;
+		s->caught_up = caught_up[i];
+		all &= caught_up[i];
+	}
+	p->caught_up = all;
+	p->commits++;
+	pthread_cond_broadcast(&p->wake);
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_published(struct pipeline *p, int part, struct position at, const char *by,
+			int64_t gap_until)
+{
+	pthread_mutex_lock(&p->lock);
+	struct standing *s = &p->part[part];
+	s->published = at;
+	snprintf(s->by, sizeof(s->by), "%s", by);
+	s->gap_until = gap_until;
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_role(struct pipeline *p, const char *text)
+{
+	pthread_mutex_lock(&p->lock);
+	snprintf(p->role, sizeof(p->role), "%s", text);
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_wait(struct pipeline *p, uint64_t *seen, int64_t ms)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += ms / 1000;
+	until.tv_nsec += ms % 1000 * 1000000;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	pthread_mutex_lock(&p->lock);
+	while (p->commits == *seen && !pipeline_stopping(p))
+		if (pthread_cond_timedwait(&p->wake, &p->lock, &until))
+			break;
+	*seen = p->commits;
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_wake(struct pipeline *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->commits++;
+	pthread_cond_broadcast(&p->wake);
+	pthread_mutex_unlock(&p->lock);
+}

@@ -1,0 +1,86 @@
+/*
+ * pipeline.h - what the threads of a running sidecar share, under one lock.
+ *
+ * tail writes `applied` and its like after each commit, publish and owner write
+ * `published`; everybody reads copies.  The lock is held for copying only,
+ * never across a call to Kafka, LMDB or anything that waits.
+ *
+ * A pipeline ends once: the first outcome stays, everybody sees stopping().
+ */
+#ifndef PIPELINE_H
+#define PIPELINE_H
+
+#include "config.h"
+#include "decide.h"
+#include "state.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum outcome {
+	RUNNING,
+	OUTCOME_DONE,        /* asked to stop */
+	OUTCOME_AGAIN,       /* set up anew: a partition was added */
+	OUTCOME_REFILL,      /* set up anew with a new generation: the journal begins after P */
+	OUTCOME_UNREACHABLE, /* exit 3 */
+	OUTCOME_USAGE,       /* exit 2 */
+	OUTCOME_BROKEN,      /* exit 4 */
+};
+
+struct topic_limits { /* of source and notification topic, as far as known */
+	int64_t min_compaction_lag_ms, delete_retention_ms;
+	int64_t max_message_bytes;
+	int notification_partitions; /* 0: none configured */
+};
+
+struct pipeline {
+	const struct config *config;
+	struct state *state;
+	struct topic_limits limits;
+	char cluster[128]; /* cluster.name, or the cluster id */
+	bool publishing;   /* notifications are configured */
+	/* the embedded broker of `demo` forgets transactional offsets; nothing else may set it */
+	bool offsets_forgotten;
+	int n; /* partitions of the source topic */
+
+	pthread_mutex_t lock;
+	pthread_cond_t wake; /* with `lock`: something was applied, or the pipeline stops */
+	struct standing *part; /* [n], with `lock` */
+	uint64_t commits;      /* with `lock`: counts applied batches */
+	bool caught_up;        /* with `lock`: every partition reached EOF since the start */
+	char role[160];        /* with `lock`: leader, standby, or why unfit */
+
+	atomic_int outcome;     /* enum outcome */
+	atomic_bool leading;    /* the publisher is up */
+	atomic_llong published; /* notifications committed since the start */
+	atomic_llong wrapped, omitted;
+};
+
+int pipeline_init(struct pipeline *p, const struct config *c, int n);
+void pipeline_free(struct pipeline *p);
+
+/** End the pipeline with one logged line that has an id (NULL: nothing to say). */
+void pipeline_end(struct pipeline *p, enum outcome o, const char *id, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+static inline bool pipeline_stopping(struct pipeline *p)
+{
+	return atomic_load(&p->outcome) != RUNNING;
+}
+
+/** Copy the standings of all partitions. */
+void pipeline_standings(struct pipeline *p, struct standing *out);
+
+/** The tail's news after a commit: rows of all partitions; wakes the publisher. */
+void pipeline_applied(struct pipeline *p, const struct state_partition *rows,
+		      const bool *caught_up);
+/** A committed position, by whoever read or wrote it. */
+void pipeline_published(struct pipeline *p, int part, struct position at, const char *by,
+			int64_t gap_until);
+void pipeline_role(struct pipeline *p, const char *text);
+
+/** Wait until a batch was applied after *seen, or `ms` passed; updates *seen. */
+void pipeline_wait(struct pipeline *p, uint64_t *seen, int64_t ms);
+/** Wake everyone who waits. */
+void pipeline_wake(struct pipeline *p);
+
+#endif
