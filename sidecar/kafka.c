@@ -71,6 +71,12 @@ static const struct setting tailing[] = {
 	{ NULL, NULL },
 };
 
+/* short questions: an answer that is not there must not wait for more */
+static const struct setting querying[] = {
+	{ "fetch.wait.max.ms", "10" },
+	{ NULL, NULL },
+};
+
 static const struct setting owning[] = {
 	/* eager: exactly one revoke and one assign per rebalance, so captured metadata holds */
 	{ "partition.assignment.strategy", "range" },
@@ -155,6 +161,7 @@ static int set_role(rd_kafka_conf_t *conf, const struct config *c, enum kafka_ro
 	}
 	if ((rc = set_all(conf, consuming, err, err_len)) ||
 	    (role == KAFKA_OWNER && (rc = set_all(conf, owning, err, err_len))) ||
+	    (role == KAFKA_QUERY && (rc = set_all(conf, querying, err, err_len))) ||
 	    ((role == KAFKA_TAIL || role == KAFKA_FILL || role == KAFKA_TOOL) &&
 	     (rc = set_all(conf, tailing, err, err_len))))
 		return rc;
