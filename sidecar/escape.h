@@ -15,4 +15,11 @@ char *escape_key(const void *bytes, size_t len);
 /** Bytes of an escaped text in *out (the caller's to free), their number in *len; -EINVAL. */
 int escape_parse(const char *text, void **out, size_t *len);
 
+/**
+ * Bytes of the printable character (ASCII or UTF-8) at `text`, 0 if there is
+ * none.  Controls, what turns or hides the text around it, and broken UTF-8
+ * are not printable; backslash is.
+ */
+size_t escape_printable(const void *text, size_t len);
+
 #endif

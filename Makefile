@@ -1,0 +1,207 @@
+# One Makefile for the whole repository: no configure step, lists by wildcard.  See CONTRIBUTING.md.
+#
+#   make               build: build/sidenote, build/libsharedstate.{a,so}, build/sharedstate.pc
+#   make demo          install what building takes, build, and watch the main job work
+#   make test          install what testing takes, build, then: unit, lint, integration
+#   make unit|lint|integration|prove|bench|fuzz       one of them alone
+#   make deps          install what is missing (Debian 12 and 13)
+#   make fmt|docs      apply .clang-format; refresh what is generated from the program
+#   make install       PREFIX=/usr/local DESTDIR=
+#
+#   CC=clang           another compiler           SAN=address|thread  sanitizers, in build-$(SAN)
+#   WERROR=1           warnings are errors        V=1                 print whole commands
+#   UNIT='build/tests/test_log ...'               only these of the unit tests
+
+PREFIX     ?= /usr/local
+LIBDIR     ?= $(PREFIX)/lib
+DESTDIR    ?=
+PKG_CONFIG ?= pkg-config
+# Debian's own: the one that sees python3-confluent-kafka and the like, whatever else is in PATH.
+PYTHON     ?= /usr/bin/python3
+FUZZ_SECONDS ?= 60
+
+# The version has one place.  The soname changes when programs have to be linked again.
+VERSION := $(or $(shell sed -n 's/^\#define SSTATE_VERSION "\(.*\)"/\1/p' \
+	shared-state/shared_state.h 2>/dev/null),0.1.0)
+SONAME  := libsharedstate.so.0
+
+Q    := $(if $(V),,@)
+say   = $(if $(V),,@echo '  $1 $@')
+
+B := build$(if $(SAN),-$(SAN))
+export BUILD := $B
+export SIDENOTE := $B/sidenote
+
+# ---- flags ----
+
+LIB_PACKAGES  := lmdb libcrypto libxxhash
+PACKAGES      := rdkafka $(LIB_PACKAGES)
+pkg = $(shell $(PKG_CONFIG) $1 2>/dev/null)
+
+# Those of the hardening flags that this compiler has, on this machine.
+HARDENING := $(shell for f in -fstack-protector-strong -fstack-clash-protection -fcf-protection \
+	-ftrivial-auto-var-init=zero; do $(CC) -Werror $$f -fsyntax-only -x c /dev/null \
+	2>/dev/null && echo $$f; done)
+
+CFLAGS ?= -O2 -g
+override CFLAGS += -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-Wwrite-strings -Wvla -Wpointer-arith -Wformat=2 $(if $(WERROR),-Werror) \
+	-fPIC -fvisibility=hidden -pthread $(HARDENING)
+override CPPFLAGS += -D_GNU_SOURCE -DSIDENOTE_VERSION='"$(VERSION)"' -Ishared-state -Isidecar \
+	$(call pkg,--cflags $(PACKAGES))
+override LDFLAGS += -pthread -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed
+
+ifeq ($(SAN),)
+override CPPFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
+else ifeq ($(SAN),address)
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+else ifeq ($(SAN),thread)
+SANITIZE := -fsanitize=thread
+else ifeq ($(SAN),fuzz)
+SANITIZE := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+else
+$(error SAN=$(SAN): not one of address, thread)
+endif
+override CFLAGS  += $(if $(SAN),-O1 -fno-omit-frame-pointer $(SANITIZE))
+override LDFLAGS += $(SANITIZE)
+
+LIBS     := $(or $(call pkg,--libs $(PACKAGES)),-lrdkafka -llmdb -lcrypto -lxxhash)
+LIB_LIBS := $(or $(call pkg,--libs $(LIB_PACKAGES)),-llmdb -lcrypto -lxxhash)
+CMOCKA   := $(or $(call pkg,--libs cmocka),-lcmocka)
+
+# ---- what there is to build ----
+
+LIB_OBJ  := $(patsubst %.c,$B/%.o,$(wildcard shared-state/*.c))
+MAIN_OBJ := $B/sidecar/main.o
+MOD_OBJ  := $(filter-out $(MAIN_OBJ),$(patsubst %.c,$B/%.o,$(wildcard sidecar/*.c)))
+TESTS    := $(patsubst %.c,$B/%,$(wildcard tests/test_*.c))
+FUZZERS  := $(patsubst %.c,$B/%,$(wildcard tests/fuzz/fuzz_*.c))
+UNIT     ?= $(TESTS)
+SO       := $B/libsharedstate.so.$(VERSION)
+
+# For the time in which not every verb exists yet.
+$(MAIN_OBJ): override CPPFLAGS += $(patsubst sidecar/cmd_%.c,-DHAVE_CMD_%,$(wildcard sidecar/cmd_*.c))
+
+# A sanitized shared object would need its sanitizer in every program that loads it.
+all: $B/sidenote $B/libsharedstate.a $(if $(SAN),,$(SO) $B/sharedstate.pc)
+tests: $(TESTS)
+
+$B/libsharedstate.a: $(LIB_OBJ)
+	@rm -f $@
+	$(call say,AR)
+	$(Q)$(AR) rcs $@ $^
+# -z defs: the library must not need a symbol that its few libraries do not have.
+$(SO): $(LIB_OBJ)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -o $@ $^ $(LIB_LIBS)
+	@ln -sf $(@F) $B/$(SONAME) && ln -sf $(SONAME) $B/libsharedstate.so
+$B/sidenote: $(MAIN_OBJ) $(MOD_OBJ) $B/libsharedstate.a
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -pie -o $@ $^ $(LIBS)
+
+# One program per tests/test_*.c, linked with all there is except main().
+$B/tests/%: $B/tests/%.o $(MOD_OBJ) $B/libsharedstate.a
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -pie -o $@ $^ $(LIBS) $(CMOCKA)
+$B/tests/fuzz/%: $B/tests/fuzz/%.o $(MOD_OBJ) $B/libsharedstate.a
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+$B/%.o: %.c $B/.flags
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# Rewritten only when it differs, so that another compiler or flag rebuilds, and nothing else does.
+rewrite = mkdir -p $(@D); cat >$@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+$B/.flags: FORCE
+	@echo '$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LIBS))' | { $(rewrite); }
+
+define PC
+prefix=$(PREFIX)
+libdir=$(LIBDIR)
+includedir=$${prefix}/include
+
+Name: sharedstate
+Description: Reads the snapshot that sidenote keeps of a compacted Kafka topic
+Version: $(VERSION)
+Requires.private: $(LIB_PACKAGES)
+Libs: -L$${libdir} -lsharedstate
+Cflags: -I$${includedir}
+endef
+export PC
+$B/sharedstate.pc: FORCE
+	@echo "$$PC" | { $(rewrite); }
+
+# ---- run ----
+
+# In two steps: what `deps` installs decides about flags and libraries, which are settled while
+# this file is read.
+AGAIN = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+
+deps:
+	@tests/deps
+demo:
+	@tests/deps build
+	@$(AGAIN) $B/sidenote
+	@$B/sidenote demo
+test:
+	@tests/deps
+	@$(AGAIN) all tests
+	@$(AGAIN) unit
+	@$(AGAIN) lint
+	@$(AGAIN) integration
+
+unit: $(UNIT)
+	@failed=; for t in $(UNIT); do echo "== $$t"; $$t || failed="$$failed $$t"; done; \
+	if [ "$$failed" ]; then echo "unit: FAILED:$$failed"; exit 1; fi; \
+	echo "unit: $(words $(UNIT)) programs, all passed"
+lint: $B/sidenote $(if $(SAN),,$(SO))
+	@failed=; for t in tests/lint/*; do $$t || failed="$$failed $${t##*/}"; done; \
+	if [ "$$failed" ]; then echo "lint: FAILED:$$failed"; exit 1; fi; echo "lint: all passed"
+integration: all
+	@$(PYTHON) tests/integration/run.py
+prove: all
+	@set -e; for t in $(wildcard tests/prove/*.py); do echo "== $$t"; $(PYTHON) $$t; done
+bench: all
+	@tests/bench/run
+
+# A build of its own: coverage for the fuzzer in every object.  Corpus and findings stay in it.
+fuzz:
+	@$(AGAIN) SAN=fuzz CC=clang run-fuzz
+run-fuzz: $(FUZZERS)
+	@set -e; for t in $(FUZZERS); do echo "== $$t"; mkdir -p $$t.corpus; \
+	$$t -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$$t. -print_final_stats=1 $$t.corpus; done
+
+fmt:
+	clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
+docs: $B/sidenote
+	$B/sidenote help options >docs/options.md
+
+# ---- install ----
+
+install: all
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include share/man/man1 lib/systemd/system) \
+		$(DESTDIR)$(LIBDIR)/pkgconfig
+	install $B/sidenote $(DESTDIR)$(PREFIX)/bin
+	install -m 644 shared-state/shared_state.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 $B/libsharedstate.a $(SO) $(DESTDIR)$(LIBDIR)
+	ln -sf $(notdir $(SO)) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsharedstate.so
+	install -m 644 $B/sharedstate.pc $(DESTDIR)$(LIBDIR)/pkgconfig
+	sed 's,/usr/local,$(PREFIX),' sidecar/sidenote.service \
+		>$(DESTDIR)$(PREFIX)/lib/systemd/system/sidenote.service
+	$(if $(wildcard docs/man/*.1),install -m 644 $(wildcard docs/man/*.1) \
+		$(DESTDIR)$(PREFIX)/share/man/man1)
+
+# build/kafka, the broker that the tests run, is a download: `make distclean` removes that too.
+clean:
+	rm -rf build-address build-thread build-fuzz
+	find build -mindepth 1 -maxdepth 1 ! -name kafka -exec rm -rf {} + 2>/dev/null || true
+distclean: clean
+	rm -rf build
+
+.PHONY: all tests deps demo test unit lint integration prove bench fuzz run-fuzz fmt docs install \
+	clean distclean FORCE
+.SECONDARY:
+.DELETE_ON_ERROR:
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(MAIN_OBJ) $(MOD_OBJ) $(TESTS:=.o) $(FUZZERS:=.o))
