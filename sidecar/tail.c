@@ -1,0 +1,513 @@
+#include "tail.h"
+#include "apply.h"
+#include "intake.h"
+#include "log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	IDLE_MS = 1000,     /* heartbeat and trims of an idle tail */
+	POLL_MS = 100,      /* how long one wait for records may last */
+	TRIM_MAX = 20000,   /* journal entries deleted in one transaction, per partition */
+	LIVE_MS = 60000,    /* without an EOF event for longer, the tail was not live */
+	RETRY_MS = 1000,    /* between attempts while the disk is full */
+	DENIED_MS = 5000,
+};
+
+struct confirmed {
+	int64_t end, wall_ms, boot_ms;
+};
+
+struct ring { /* the last records of a partition, oldest overwritten */
+	struct state_anchor a[STATE_ANCHORS];
+	uint64_t n;
+};
+
+struct tail {
+	struct pipeline *p;
+	pthread_t thread;
+	struct intake *in;
+	struct intake_events ev;
+	struct state_partition *rows;
+	struct ring *rings;
+	bool *catching;  /* [n]: no EOF event since the start */
+	bool *caught_up; /* [n]: the opposite, as the others see it */
+	struct standing *standings;
+	struct apply_counts counts;
+	int64_t last_commit_ms;
+	uint64_t keyless;
+	bool waiting, denied; /* said so in the log */
+	pthread_mutex_t lock; /* confirmed only */
+	struct confirmed *confirmed;
+	char err[600];
+};
+
+static int64_t clock_ms(clockid_t id)
+{
+	struct timespec t;
+	clock_gettime(id, &t);
+	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+int64_t tail_boot_ms(void) { return clock_ms(CLOCK_BOOTTIME); }
+
+/* ---- positions ---- */
+
+/* Time since the last EOF event by the clock that says more; -1: never. */
+static int64_t away_ms(const struct state_partition *row)
+{
+	int64_t wall = clock_ms(CLOCK_REALTIME) - row->caught_wall_ms;
+	int64_t boot = tail_boot_ms() - row->caught_boot_ms;
+
+	if (row->caught_wall_ms < 0)
+		return -1;
+	if (row->caught_boot_ms < 0) /* another boot: only the wall clock can tell */
+		return wall > 0 ? wall : 0;
+	return wall > boot ? wall : boot;
+}
+
+static void reached_end(struct tail *t, int p, int64_t offset)
+{
+	struct state_partition *row = &t->rows[p];
+	const struct topic_limits *l = &t->p->limits;
+	int64_t away = away_ms(row);
+
+	if (offset > row->applied)
+		row->applied = offset;
+	if (row->whole == INT64_MAX)
+		row->whole = offset;
+	else if ((t->catching[p] || away > LIVE_MS) &&
+		 !decide_range_is_whole(away, l->min_compaction_lag_ms))
+		row->whole = offset;
+	if (t->p->config->reconcile != RECONCILE_OFF &&
+	    decide_round_due(away, l->delete_retention_ms))
+		log_warn("SN-ROUND-DUE",
+			 "%s [%d] was last read to its end %lld s ago, longer than half of "
+			 "delete.retention.ms: deletes may have been purged unseen; compare with "
+			 "`sidenote verify`, and remove the state directory to fill anew",
+			 t->p->config->source_topic, p, (long long)(away / 1000));
+	row->caught_wall_ms = clock_ms(CLOCK_REALTIME);
+	row->caught_boot_ms = tail_boot_ms();
+	t->catching[p] = false;
+	t->caught_up[p] = true;
+}
+
+static void take_confirmed(struct tail *t)
+{
+	pthread_mutex_lock(&t->lock);
+	for (int p = 0; p < t->p->n; p++) {
+		const struct confirmed *c = &t->confirmed[p];
+		struct state_partition *row = &t->rows[p];
+		if (c->end != row->applied || !t->caught_up[p] || c->wall_ms <= row->caught_wall_ms)
+			continue;
+		row->caught_wall_ms = c->wall_ms;
+		row->caught_boot_ms = c->boot_ms;
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+void tail_confirm(struct tail *t, int part, int64_t end, int64_t asked_wall_ms,
+		  int64_t asked_boot_ms)
+{
+	pthread_mutex_lock(&t->lock);
+	t->confirmed[part] = (struct confirmed){ end, asked_wall_ms, asked_boot_ms };
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void advance(struct tail *t)
+{
+	const struct batch *b = intake_batch(t->in);
+
+	for (size_t i = 0; i < b->n; i++) {
+		const struct batch_record *r = &b->v[i];
+		struct ring *ring = &t->rings[r->rec.partition];
+		t->rows[r->rec.partition].applied = r->rec.offset + 1;
+		ring->a[ring->n++ % STATE_ANCHORS] =
+			(struct state_anchor){ r->rec.offset, r->rec.timestamp_ms,
+					       record_hash(r->key, r->key_len) };
+	}
+	for (int p = 0; p < t->p->n; p++)
+		if (t->ev.eof[p])
+			reached_end(t, p, t->ev.eof_offset[p]);
+	take_confirmed(t);
+}
+
+/* ---- one transaction ---- */
+
+static int put_anchors(struct tail *t, struct state_txn *txn, int p)
+{
+	const struct ring *r = &t->rings[p];
+	struct state_anchor newest_first[STATE_ANCHORS];
+	int n = r->n < STATE_ANCHORS ? (int)r->n : STATE_ANCHORS;
+
+	for (int i = 0; i < n; i++)
+		newest_first[i] = r->a[(r->n - 1 - (uint64_t)i) % STATE_ANCHORS];
+	return n ? state_anchors_set(txn, p, newest_first, n) : 0;
+}
+
+static int trim(struct tail *t, struct state_txn *txn, int p)
+{
+	struct state_partition *row = &t->rows[p];
+	struct position at = t->standings[p].published;
+
+	if (!t->p->publishing) {
+		row->base = row->applied;
+		row->base_n = 0;
+		return 0;
+	}
+	if (at.offset < 0)
+		return 0;
+	row->published = at.offset;
+	row->published_n = at.n;
+	/* never past what was applied: P may be ahead of a state that is catching up */
+	if (at.offset > row->applied)
+		at = (struct position){ row->applied, 0 };
+	int rc = state_trim(txn, p, row, at.offset, at.n, TRIM_MAX);
+	return rc < 0 ? rc : 0;
+}
+
+static int put_status(struct tail *t, struct state_txn *txn)
+{
+	char role[160];
+	bool ready = true;
+	int rc;
+
+	pthread_mutex_lock(&t->p->lock);
+	memcpy(role, t->p->role, sizeof(role));
+	pthread_mutex_unlock(&t->p->lock);
+	for (int p = 0; p < t->p->n; p++)
+		ready &= t->caught_up[p];
+	if ((rc = state_meta_set(txn, "role", role)))
+		return rc;
+	return state_meta_set(txn, "ready", ready ? "1" : "0");
+}
+
+static int put_all(struct tail *t, struct state_txn *txn)
+{
+	struct batch *b = intake_batch(t->in);
+	const struct apply_options o = { .moved = t->p->config->source_moved,
+					 .journal = t->p->publishing,
+					 .blind = t->catching };
+	int rc = b->n ? apply_batch(txn, b, &o, &t->counts, t->err, sizeof(t->err)) : 0;
+
+	if (!rc)
+		advance(t);
+	for (int p = 0; p < t->p->n && !rc; p++)
+		if (!(rc = trim(t, txn, p)) && !(rc = put_anchors(t, txn, p)))
+			rc = state_partition_set(txn, p, &t->rows[p]);
+	return rc ? rc : put_status(t, txn);
+}
+
+/* One attempt.  On failure nothing has happened: the rows are what they were. */
+static int try_commit(struct tail *t)
+{
+	size_t bytes = (size_t)t->p->n * sizeof(*t->rows);
+	struct state_partition *saved = malloc(bytes);
+	struct state_txn *txn;
+	int rc = saved ? 0 : -ENOMEM;
+
+	if (rc)
+		return rc;
+	memcpy(saved, t->rows, bytes);
+	t->err[0] = '\0';
+	if (!(rc = state_begin(t->p->state, &txn))) {
+		rc = put_all(t, txn);
+		if (rc)
+			state_abort(txn);
+		else
+			rc = state_commit(txn);
+	}
+	if (rc)
+		memcpy(t->rows, saved, bytes);
+	free(saved);
+	return rc;
+}
+
+static bool disk_is_full(const struct tail *t)
+{
+	struct statvfs v;
+	return !statvfs(t->p->config->state_dir, &v) && v.f_bavail * v.f_frsize < (64 << 20);
+}
+
+static void fail(struct tail *t, int rc)
+{
+	const char *why = t->err[0] ? t->err : state_strerror(rc);
+
+	if (rc == -EXDEV)
+		pipeline_end(t->p, OUTCOME_BROKEN, "SN-KEY-MOVED",
+			     "%s: %s; keys of a compacted topic must stay in their partition: see "
+			     "source.moved=timestamp",
+			     t->p->config->source_topic, why);
+	else if (rc == -EBADMSG)
+		pipeline_end(t->p, OUTCOME_BROKEN, "SN-RECORD-CHECKSUM",
+			     "%s: %s; remove the state directory to fill anew",
+			     t->p->config->state_dir, why);
+	else if (rc == -ENOMEM)
+		pipeline_end(t->p, OUTCOME_UNREACHABLE, "SN-MEMORY", "out of memory");
+	else
+		pipeline_end(t->p, OUTCOME_UNREACHABLE, "SN-STATE-IO",
+			     "writing %s: %s; start again: the state is opened anew and checked",
+			     t->p->config->state_dir, why);
+}
+
+/* Commit; wait out a full disk.  False: the pipeline is ending. */
+static bool commit(struct tail *t)
+{
+	bool said = false;
+	int rc;
+
+	pipeline_standings(t->p, t->standings);
+	while ((rc = try_commit(t))) {
+		if (rc != -ENOSPC && !((rc == -EIO || rc == -EFBIG) && disk_is_full(t))) {
+			fail(t, rc);
+			return false;
+		}
+		if (!said)
+			log_error("SN-DISK-FULL",
+				  "no space left for %s: the tail waits, readers go on, nothing is "
+				  "lost; free some space",
+				  t->p->config->state_dir);
+		said = true;
+		usleep(RETRY_MS * 1000);
+		if (pipeline_stopping(t->p))
+			return false;
+	}
+	if (said)
+		log_info(NULL, "there is space again for %s", t->p->config->state_dir);
+	t->last_commit_ms = clock_ms(CLOCK_MONOTONIC);
+	intake_clear(t->in);
+	pipeline_applied(t->p, t->rows, t->caught_up);
+	return true;
+}
+
+/* ---- intake ---- */
+
+static void intake_failed(struct tail *t, int rc)
+{
+	const char *topic = t->p->config->source_topic;
+
+	switch (rc) {
+	case INTAKE_DENIED:
+		if (!t->denied)
+			log_error("SN-SOURCE-DENIED", "%s: %s; grant READ on the topic", topic,
+				  t->err);
+		t->denied = true;
+		usleep(RETRY_MS * 1000);
+		break;
+	case INTAKE_RESET:
+		pipeline_end(t->p, OUTCOME_BROKEN, "SN-POSITION-OUTSIDE",
+			     "%s: %s: the position that was read up to is not in the log any more "
+			     "(topic recreated, truncated, or records deleted); if that was meant, "
+			     "remove the state directory and reset group sidenote.%s",
+			     topic, t->err, t->p->config->name);
+		break;
+	case INTAKE_CORRUPT:
+		pipeline_end(t->p, OUTCOME_BROKEN, "SN-SOURCE-CORRUPT",
+			     "%s: %s: the broker sent a batch that fails its checksum; reading on "
+			     "would skip records",
+			     topic, t->err);
+		break;
+	case INTAKE_MISSING:
+		log_warn("SN-SOURCE-MISSING", "%s: %s", topic, t->err);
+		usleep(RETRY_MS * 1000);
+		break;
+	default:
+		fail(t, rc);
+	}
+}
+
+/* Whether the journal is at its limit: then nothing is taken, and empty batches go on. */
+static bool must_wait(struct tail *t)
+{
+	struct state_stat s;
+	int64_t max = t->p->config->journal_max_bytes;
+
+	if (!t->p->publishing || state_stat(t->p->state, &s) || (int64_t)s.journal_bytes < max) {
+		if (t->waiting)
+			log_info(NULL, "the journal is below its limit again: reading on");
+		t->waiting = false;
+		return false;
+	}
+	if (!t->waiting)
+		log_warn("SN-JOURNAL-FULL",
+			 "the journal has reached journal.max.bytes=%lld because notifications "
+			 "cannot be published: the tail waits, readers go on, nothing is lost",
+			 (long long)max);
+	t->waiting = true;
+	return true;
+}
+
+static bool gather(struct tail *t)
+{
+	struct batch *b = intake_batch(t->in);
+	int64_t until = clock_ms(CLOCK_MONOTONIC) + t->p->config->batch_ms;
+	size_t max = (size_t)t->p->config->batch_records;
+	bool *eof = t->ev.eof;
+	int rc;
+
+	for (;;) {
+		size_t before = b->n;
+		rc = intake_take(t->in, b->n ? 0 : POLL_MS, max, &t->ev, t->err, sizeof(t->err));
+		if (t->ev.keyless && !t->keyless)
+			log_warn("SN-KEYLESS",
+				 "%s [%d] at %lld: a record without a key has no place in a "
+				 "snapshot and is passed over, as compaction will do",
+				 t->p->config->source_topic, t->ev.partition,
+				 (long long)t->ev.offset);
+		t->keyless += t->ev.keyless;
+		if (rc) {
+			intake_failed(t, rc);
+			return !pipeline_stopping(t->p);
+		}
+		for (int p = 0; p < t->p->n; p++)
+			if (eof[p])
+				return true; /* ran dry: an event belongs to the batch it ends */
+		if (b->n == before || b->n >= max || clock_ms(CLOCK_MONOTONIC) >= until)
+			return true;
+	}
+}
+
+static bool something_to_commit(struct tail *t)
+{
+	if (intake_batch(t->in)->n)
+		return true;
+	for (int p = 0; p < t->p->n; p++)
+		if (t->ev.eof[p])
+			return true;
+	return clock_ms(CLOCK_MONOTONIC) - t->last_commit_ms >= IDLE_MS;
+}
+
+static void wait_lease(struct tail *t)
+{
+	int64_t ms;
+
+	while (!pipeline_stopping(t->p) && (ms = state_lease_wait_ms(t->p->state)) > 0)
+		usleep((useconds_t)(ms < 50 ? ms : 50) * 1000);
+}
+
+static void *run(void *arg)
+{
+	struct tail *t = arg;
+
+	wait_lease(t);
+	while (!pipeline_stopping(t->p)) {
+		memset(t->ev.eof, 0, (size_t)t->p->n * sizeof(*t->ev.eof));
+		if (must_wait(t)) {
+			usleep(POLL_MS * 1000);
+			if (!commit(t))
+				break;
+			continue;
+		}
+		if (!gather(t))
+			break;
+		if (something_to_commit(t) && !commit(t))
+			break;
+	}
+	return NULL;
+}
+
+/* ---- start and end ---- */
+
+static int load_rings(struct tail *t)
+{
+	struct state_anchor a[STATE_ANCHORS];
+	struct state_view *v;
+	int rc = state_view_begin(t->p->state, &v);
+
+	if (rc)
+		return rc;
+	for (int p = 0; p < t->p->n; p++) {
+		int n = state_view_anchors(v, p, a);
+		for (int i = n - 1; i >= 0; i--)
+			t->rings[p].a[t->rings[p].n++ % STATE_ANCHORS] = a[i];
+	}
+	state_view_end(v);
+	return 0;
+}
+
+static void free_tail(struct tail *t)
+{
+	intake_close(t->in);
+	free(t->rows);
+	free(t->rings);
+	free(t->catching);
+	free(t->caught_up);
+	free(t->standings);
+	free(t->confirmed);
+	free(t->ev.eof);
+	free(t->ev.eof_offset);
+	pthread_mutex_destroy(&t->lock);
+	free(t);
+}
+
+static int make(struct tail *t, const struct state_partition *rows)
+{
+	size_t n = (size_t)t->p->n;
+	int64_t *from;
+
+	t->rows = calloc(n, sizeof(*t->rows));
+	t->rings = calloc(n, sizeof(*t->rings));
+	t->catching = calloc(n, sizeof(*t->catching));
+	t->caught_up = calloc(n, sizeof(*t->caught_up));
+	t->standings = calloc(n, sizeof(*t->standings));
+	t->confirmed = calloc(n, sizeof(*t->confirmed));
+	t->ev.eof = calloc(n, sizeof(*t->ev.eof));
+	t->ev.eof_offset = calloc(n, sizeof(*t->ev.eof_offset));
+	from = calloc(n, sizeof(*from));
+	if (!t->rows || !t->rings || !t->catching || !t->caught_up || !t->standings ||
+	    !t->confirmed || !t->ev.eof || !t->ev.eof_offset || !from) {
+		free(from);
+		return -ENOMEM;
+	}
+	memcpy(t->rows, rows, n * sizeof(*rows));
+	for (size_t p = 0; p < n; p++) {
+		t->catching[p] = true;
+		t->confirmed[p].end = -1;
+		from[p] = rows[p].applied;
+	}
+	int rc = load_rings(t);
+	if (!rc)
+		rc = intake_open(&t->in, t->p->config, false, t->p->n, from, t->err,
+				 sizeof(t->err));
+	if (rc > 0) {
+		pipeline_end(t->p, OUTCOME_USAGE, "SN-KAFKA-CONFIG", "%s", t->err);
+		rc = -EINVAL;
+	}
+	free(from);
+	return rc;
+}
+
+int tail_start(struct tail **out, struct pipeline *p, const struct state_partition *rows)
+{
+	struct tail *t = calloc(1, sizeof(*t));
+	int rc;
+
+	if (!t)
+		return -ENOMEM;
+	t->p = p;
+	pthread_mutex_init(&t->lock, NULL);
+	rc = make(t, rows);
+	if (!rc)
+		rc = -pthread_create(&t->thread, NULL, run, t);
+	if (rc) {
+		free_tail(t);
+		return rc;
+	}
+	*out = t;
+	return 0;
+}
+
+void tail_join(struct tail *t)
+{
+	if (!t)
+		return;
+	pthread_join(t->thread, NULL);
+	free_tail(t);
+}
