@@ -111,12 +111,15 @@ class GroundTruth:
                     result[r.key] = Stored(r.value, p, r.offset, r.timestamp, r.headers)
         return result
 
-    def missing_offsets(self, kafka):
-        """partition -> set of offsets that were written and can no longer be read."""
+    def missing_offsets(self, kafka, since=None):
+        """partition -> set of offsets that were written and can no longer be read; `since`:
+        partition -> offset from which on to look."""
         present = {p: set() for p in range(len(self.logs))}
         for m in kafka.read(self.topic):
             present[m.partition()].add(m.offset())
-        return {p: set(log.offsets) - present[p] for p, log in enumerate(self.logs)}
+        since = since or {}
+        return {p: {o for o in log.offsets if o >= since.get(p, 0) and o not in present[p]}
+                for p, log in enumerate(self.logs)}
 
 
 # ---------------------------------------------------------------- values
