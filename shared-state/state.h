@@ -11,7 +11,8 @@
  *
  * The order that makes it exact (design rules 1 and 2):
  *   1. state_open() takes the first lease, before anything is written.
- *   2. state_wait_lease() waits until no reader of a dead writer can be left.
+ *   2. The caller waits for state_lease_wait_ms() to become 0: then no reader of
+ *      a dead writer can be left.
  *   3. One thread writes.  Each commit carries records, journal and positions.
  *   4. MDB_NOMETASYNC: commit N is durable once commit N+1 has returned, or
  *      after state_make_durable(st, N).
@@ -48,8 +49,13 @@ struct state_view;
 int state_dir_open(struct state_dir **out, const char *path, char *err, size_t err_len);
 /** Give the lock back.  NULL is allowed. */
 void state_dir_close(struct state_dir *d);
-/** Remove every generation except the current one. */
+/** Remove every generation except the current one and one that is being filled. */
 void state_dir_sweep(struct state_dir *d);
+/**
+ * Read all of the current generation and check every checksum, in a child
+ * process: 0 or -EBADMSG.  Takes as long as reading the file; for use after -EIO.
+ */
+int state_dir_verify(struct state_dir *d, char *err, size_t err_len);
 
 /* ---- an open generation ---- */
 
@@ -106,7 +112,7 @@ struct state_partition {
 	uint32_t published_n;
 	int64_t published; /* P as last seen committed; -1: never */
 	int64_t caught_wall_ms; /* the last EOF event: wall clock, ... */
-	int64_t caught_boot_ms; /* ... CLOCK_BOOTTIME (valid for meta boot_id); -1: never */
+	int64_t caught_boot_ms; /* ... CLOCK_BOOTTIME; -1: never, or before the last boot */
 	int64_t due;            /* a round is due for keys stored below this; -1: none */
 };
 #define STATE_PARTITION_NEW                                                                        \
@@ -123,8 +129,15 @@ enum { STATE_ANCHORS = 64 };
 
 /* ---- writing: one transaction is one batch ---- */
 
+/** Also rotates the leases: call it, and commit, at least every few seconds. */
 int state_begin(struct state *st, struct state_txn **out);
-/** Commit everything, atomically.  Frees `t`, also on failure.  Writes the heartbeat. */
+/**
+ * Commit everything, atomically.  Frees `t`, also on failure.  Writes the heartbeat.
+ *
+ * -ENOSPC: nothing was committed; try the batch again when there is room.
+ * -EIO, MDB_PANIC: the disk is not to be trusted; from here on state_begin() and
+ * state_make_durable() fail with the same.  Close, state_dir_verify(), open or fill.
+ */
 int state_commit(struct state_txn *t);
 void state_abort(struct state_txn *t); /* NULL is allowed */
 
@@ -152,7 +165,7 @@ int state_trim(struct state_txn *t, int32_t p, struct state_partition *row, int6
 
 int state_partition_set(struct state_txn *t, int32_t p, const struct state_partition *row);
 int state_anchors_set(struct state_txn *t, int32_t p, const struct state_anchor *a, int n);
-/** A text in meta: role, ready, boot_id, cluster_id ... */
+/** A text in meta: role, ready ...  (heartbeat, lease, cluster and boot id are kept by this module.) */
 int state_meta_set(struct state_txn *t, const char *name, const char *text);
 
 /* ---- reading beside the writer: publisher, start, stat ---- */
@@ -165,7 +178,7 @@ int state_view_partition(struct state_view *v, int32_t p, struct state_partition
 int state_view_partitions(struct state_view *v, int32_t *n);
 /** How many anchors were read into a[STATE_ANCHORS], or < 0. */
 int state_view_anchors(struct state_view *v, int32_t p, struct state_anchor *a);
-/** 0 with a NUL-terminated copy in text, or -ENOENT. */
+/** 0 with a NUL-terminated copy in text, -ENOENT, or -ERANGE: it does not fit. */
 int state_view_meta(struct state_view *v, const char *name, char *text, size_t text_len);
 /**
  * The first journal entry of partition p at or after (offset, n): 0 and *c,
@@ -187,12 +200,18 @@ struct state_stat {
 };
 int state_stat(struct state *st, struct state_stat *out);
 
-/** Whether the last EOF event's record of boot time is comparable: same boot id. */
+/**
+ * Whether stored boot times are comparable: the last commit was made since the
+ * last boot.  Where they are not, state_view_partition() gives -1 for them.
+ */
 bool state_same_boot(struct state_view *v);
 
 /* ---- durability ---- */
 
-/** Return once commit `txnid` survives a power cut: at once if a later commit has returned. */
+/**
+ * Return once commit `txnid` survives a power cut: at once if a later commit has
+ * returned, else after fdatasync().  -EIO stays: see state_commit().
+ */
 int state_make_durable(struct state *st, uint64_t txnid);
 
 #endif

@@ -1,0 +1,64 @@
+/* state_private.h - what state.c, batch.c and view.c share.  Nobody else includes it. */
+#ifndef STATE_PRIVATE_H
+#define STATE_PRIVATE_H
+
+#include "generation.h"
+#include "lease.h"
+#include "state.h"
+
+#include <lmdb.h>
+#include <stdatomic.h>
+
+enum { UUID_TEXT_BYTES = 37 };
+
+struct state {
+	struct state_dir *dir; /* the caller's, outlives the state */
+	char generation[GENERATION_NAME_BYTES];
+	MDB_env *env;
+	MDB_dbi records, journal, meta;
+	size_t page_bytes;
+	struct lease lease; /* none while filling: nobody reads it yet */
+	int64_t lease_ms;
+	char uuid[UUID_TEXT_BYTES];
+	char boot_id[UUID_TEXT_BYTES]; /* of the running kernel */
+	char *cluster_id;              /* as configured; "" until known */
+	bool waits;                    /* opened: readers of a dead writer may be left */
+	bool filling;                  /* made by state_create() and not current yet */
+	bool appending;                /* filling, and every key so far came in order */
+	bool greeted;                  /* a commit of this process is in: see batch.c */
+	uint8_t *buf;                  /* grows to the longest journal entry */
+	size_t buf_len;
+	_Atomic uint64_t committed; /* the last commit that returned */
+	_Atomic uint64_t durable;   /* and the last that survives a power cut */
+	atomic_int broken; /* the first failure after which the disk is not to be trusted */
+};
+
+struct state_txn {
+	struct state *st;
+	MDB_txn *txn;
+	MDB_cursor *records, *journal;
+	/* the key that `records` stands on, so that a put or del need not search again */
+	bool found;
+	size_t skey_len;
+	uint8_t skey[KEY_STORED_MAX];
+};
+
+struct state_view {
+	struct state *st;
+	MDB_txn *txn;
+	MDB_cursor *journal; /* NULL until the journal is read */
+	int32_t partition;   /* that `journal` is in */
+};
+
+/** Whether the boot that caught_boot_ms values belong to is the running one. */
+bool state_same_boot_in(struct state *st, MDB_txn *t);
+
+/** Raise *a to `n` if it is lower. */
+static inline void atomic_raise(_Atomic uint64_t *a, uint64_t n)
+{
+	uint64_t old = atomic_load(a);
+	while (old < n && !atomic_compare_exchange_weak(a, &old, n))
+		;
+}
+
+#endif
