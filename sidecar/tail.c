@@ -95,8 +95,16 @@ static void reached_end(struct tail *t, int p, int64_t offset)
 			 t->p->config->source_topic, p, (long long)(away / 1000));
 	row->caught_wall_ms = clock_ms(CLOCK_REALTIME);
 	row->caught_boot_ms = tail_boot_ms();
-	t->catching[p] = false;
-	t->caught_up[p] = true;
+}
+
+/* After the commit, not before: an attempt that fails must find everything as it was. */
+static void settle(struct tail *t)
+{
+	for (int p = 0; p < t->p->n; p++)
+		if (t->ev.eof[p]) {
+			t->catching[p] = false;
+			t->caught_up[p] = true;
+		}
 }
 
 static void take_confirmed(struct tail *t)
@@ -183,7 +191,7 @@ static int put_status(struct tail *t, struct state_txn *txn)
 	memcpy(role, t->p->role, sizeof(role));
 	pthread_mutex_unlock(&t->p->lock);
 	for (int p = 0; p < t->p->n; p++)
-		ready &= t->caught_up[p];
+		ready &= t->caught_up[p] || t->ev.eof[p];
 	if ((rc = state_meta_set(txn, "role", role)))
 		return rc;
 	return state_meta_set(txn, "ready", ready ? "1" : "0");
@@ -282,6 +290,7 @@ static bool commit(struct tail *t)
 	if (said)
 		log_info(NULL, "there is space again for %s", t->p->config->state_dir);
 	t->last_commit_ms = clock_ms(CLOCK_MONOTONIC);
+	settle(t);
 	intake_clear(t->in);
 	pipeline_applied(t->p, t->rows, t->caught_up);
 	return true;
