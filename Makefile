@@ -45,7 +45,7 @@ HARDENING := $(shell for f in -fstack-protector-strong -fstack-clash-protection 
 
 CFLAGS ?= -O2 -g
 override CFLAGS += -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
-	-Wwrite-strings -Wvla -Wpointer-arith -Wformat=2 $(if $(WERROR),-Werror) \
+	-Wwrite-strings -Wvla -Wpointer-arith -Wformat-security $(if $(WERROR),-Werror) \
 	-fPIC -fvisibility=hidden -pthread $(HARDENING)
 override CPPFLAGS += -D_GNU_SOURCE -DSIDENOTE_VERSION='"$(VERSION)"' -Ishared-state -Isidecar \
 	$(call pkg,--cflags $(PACKAGES))

@@ -2,26 +2,18 @@
 #include "escape.h"
 #include "log.h"
 #include "nearest.h"
+#include "property.h"
+#include "refuse.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define KIB 1024LL
 #define MIB (1024 * KIB)
 #define GIB (1024 * MIB)
 
-enum {
-	CONFIG_LINE_MAX = 64 * 1024, /* bytes of a line of a file */
-	SECRET_FILE_MAX =
-		1024 * 1024, /* bytes of a *.file; a chain of certificates has thousands */
-	MESSAGE_MAX = 512,
-};
+enum { MESSAGE_MAX = 512 };
 
 enum type {
 	TEXT,   /* printable */
@@ -177,97 +169,6 @@ static const struct group {
 	{ "producer.", offsetof(struct config, producer) },
 };
 #define N_GROUPS (sizeof(groups) / sizeof(*groups))
-
-/*
- * Properties of librdkafka that exactness owns.  Asking for the value that
- * sidenote uses anyway is fine; any other is an error, and `why` is its text.
- */
-static const struct owned {
-	const char *property;
-	const char *value; /* NULL: cannot be asked for at all */
-	const char *why;
-} owned[] = {
-	{ "acks", "all", "a notification that one broker lost would be lost" },
-	{ "request.required.acks", "all", "a notification that one broker lost would be lost" },
-	{ "allow.auto.create.topics", "false", "a mistyped source.topic would become a topic" },
-	{ "auto.commit.enable", "false", "offsets are committed in the publishing transaction" },
-	{ "auto.offset.reset", "error", "a lost position is reported, never guessed" },
-	{ "check.crcs", "true", "a record that the network changed would be stored" },
-	{ "client.id", NULL, "it is sidenote-<name>-<role>" },
-	{ "delivery.timeout.ms", NULL, "it belongs to the time budget of a transaction" },
-	{ "enable.auto.commit", "false", "offsets are committed in the publishing transaction" },
-	{ "enable.auto.offset.store", "false", "positions are kept with the records" },
-	{ "enable.idempotence", "true", "publishing is transactional" },
-	{ "enable.partition.eof", "true", "being caught up is an end-of-partition event" },
-	{ "enabled_events", NULL, "it decides how the program hears from librdkafka" },
-	{ "group.id", NULL, "it is sidenote.<name>, the fence between sidecars of one name" },
-	{ "group.instance.id", NULL, "a static member keeps leading after it died" },
-	{ "group.protocol", "classic", "leadership is an eagerly assigned classic group" },
-	{ "isolation.level", "read_committed", "an aborted record is not in the topic" },
-	{ "max.in.flight", "5", "more than five would lose the order" },
-	{ "max.in.flight.requests.per.connection", "5", "more than five would lose the order" },
-	{ "max.poll.interval.ms", "15000", "a leader that hangs must be replaced in bounded time" },
-	{ "message.timeout.ms", NULL, "it belongs to the time budget of a transaction" },
-	{ "metadata.broker.list", NULL, "an alias: say kafka.bootstrap.servers" },
-	{ "partition.assignment.strategy", "range", "the owner of partition 0 leads" },
-	{ "partitioner", "murmur2",
-	  "a notification goes to its source's partition, or where Java's clients put its key" },
-	{ "test.mock.num.brokers", NULL,
-	  "the mock forgets transactions: exactly once needs real brokers" },
-	{ "transaction.timeout.ms", NULL, "it belongs to the time budget of a transaction" },
-	{ "transactional.id", NULL, "it is sidenote.<name>, the fence between publishers" },
-};
-#define N_OWNED (sizeof(owned) / sizeof(*owned))
-
-/* Any of these in a property's name makes its value a secret. */
-static const char *const secret_parts[] = {
-	"password", "secret", "passphrase", "key.pem", "oauthbearer.config",
-};
-
-/* Properties of librdkafka that end in .file themselves begin like this. */
-static const char NOT_OUR_FILE[] = "sasl.oauthbearer.assertion.";
-
-__attribute__((format(printf, 3, 4))) static int refuse(char *err, size_t err_len, const char *fmt,
-							...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(err, err_len, fmt, ap);
-	va_end(ap);
-	return -EINVAL;
-}
-
-static int out_of_memory(char *err, size_t err_len)
-{
-	snprintf(err, err_len, "out of memory");
-	return -ENOMEM;
-}
-
-static bool starts_with(const char *s, const char *prefix)
-{
-	return !strncmp(s, prefix, strlen(prefix));
-}
-
-static bool ends_with(const char *s, const char *suffix)
-{
-	size_t ls = strlen(s), lx = strlen(suffix);
-
-	return ls >= lx && !strcmp(s + ls - lx, suffix);
-}
-
-/* Without white space at both ends; writes into `s`. */
-static char *trim(char *s)
-{
-	size_t len;
-
-	while (isspace((unsigned char)*s))
-		s++;
-	len = strlen(s);
-	while (len && isspace((unsigned char)s[len - 1]))
-		s[--len] = '\0';
-	return s;
-}
 
 /* The next of names separated by commas: 1 and *item without white space, or 0 at the end. */
 static int next_item(const char **list, const char **item, size_t *len)
@@ -512,7 +413,7 @@ static int parse_text(const struct option *o, char **out, const char *value, cha
 	if (rc)
 		return rc;
 	if (!(copy = strdup(value)))
-		return out_of_memory(err, err_len);
+		return refuse_memory(err, err_len);
 	free(*out);
 	*out = copy;
 	return 0;
@@ -545,7 +446,7 @@ static int parse(struct config *c, const struct option *o, const char *value, ch
 	}
 }
 
-/* ---- librdkafka's properties ---- */
+/* ---- one way in ---- */
 
 static struct config_pairs *pairs_of(const struct config *c, const struct group *g)
 {
@@ -555,216 +456,10 @@ static struct config_pairs *pairs_of(const struct config *c, const struct group 
 static const struct group *find_group(const char *name)
 {
 	for (size_t i = 0; i < N_GROUPS; i++)
-		if (starts_with(name, groups[i].prefix))
+		if (!strncmp(name, groups[i].prefix, strlen(groups[i].prefix)))
 			return &groups[i];
 	return NULL;
 }
-
-/* Whether a property is given as the name of the file that holds its value. */
-static bool is_in_file(const char *property)
-{
-	return ends_with(property, ".file") && !starts_with(property, NOT_OUR_FILE);
-}
-
-static bool is_secret(const char *property)
-{
-	for (size_t i = 0; i < sizeof(secret_parts) / sizeof(*secret_parts); i++)
-		if (strstr(property, secret_parts[i]))
-			return true;
-	return false;
-}
-
-static void pair_free(struct config_pair *p)
-{
-	free(p->key);
-	free(p->value);
-}
-
-/* The later wins, and goes to the end: librdkafka has aliases, and the order is ours to keep. */
-static void pairs_drop(struct config_pairs *pairs, const char *key)
-{
-	for (size_t i = 0; i < pairs->n; i++)
-		if (!strcmp(pairs->v[i].key, key)) {
-			pair_free(&pairs->v[i]);
-			memmove(&pairs->v[i], &pairs->v[i + 1],
-				(--pairs->n - i) * sizeof(*pairs->v));
-			return;
-		}
-}
-
-static int pairs_put(struct config_pairs *pairs, const char *key, const char *value)
-{
-	struct config_pair *grown = realloc(pairs->v, (pairs->n + 1) * sizeof(*grown));
-	struct config_pair new = { strdup(key), strdup(value), is_secret(key) };
-
-	if (grown)
-		pairs->v = grown;
-	if (!grown || !new.key || !new.value) {
-		pair_free(&new);
-		return -ENOMEM;
-	}
-	pairs_drop(pairs, key);
-	pairs->v[pairs->n++] = new;
-	return 0;
-}
-
-static const char *pairs_get(const struct config_pairs *pairs, const char *key)
-{
-	for (size_t i = 0; i < pairs->n; i++)
-		if (!strcmp(pairs->v[i].key, key))
-			return pairs->v[i].value;
-	return NULL;
-}
-
-static const struct owned *find_owned(const char *property)
-{
-	for (size_t i = 0; i < N_OWNED; i++)
-		if (!strcmp(property, owned[i].property))
-			return &owned[i];
-	return NULL;
-}
-
-static int set_property(struct config *c, const struct group *g, const char *property,
-			const char *value, char *err, size_t err_len)
-{
-	const struct owned *o = find_owned(property);
-
-	if (!*property)
-		return refuse(err, err_len, "%s: a property of librdkafka is missing after the dot",
-			      g->prefix);
-	if (o && o->value && !strcmp(o->value, value))
-		return 0;
-	if (o && o->value)
-		return refuse(err, err_len, "%s%s: '%s' is not possible, it is always %s: %s",
-			      g->prefix, property, value, o->value, o->why);
-	if (o)
-		return refuse(err, err_len, "%s%s: cannot be set: %s", g->prefix, property, o->why);
-	return pairs_put(pairs_of(c, g), property, value) ? out_of_memory(err, err_len) : 0;
-}
-
-/* ---- values in files ---- */
-
-static bool is_under(const char *path, const char *dir)
-{
-	char *real = dir ? realpath(dir, NULL) : NULL;
-	bool under = real && starts_with(path, real) && path[strlen(real)] == '/';
-
-	free(real);
-	return under;
-}
-
-/* Where the container or service manager alone decides who may read. */
-static bool is_in_secret_place(const char *path)
-{
-	char *real = realpath(path, NULL);
-	bool yes = real && (is_under(real, "/run/secrets") ||
-			    is_under(real, getenv("CREDENTIALS_DIRECTORY")));
-
-	free(real);
-	return yes;
-}
-
-static int check_value_file(const char *path, const char *property, const struct stat *st,
-			    char *err, size_t err_len)
-{
-	if (!S_ISREG(st->st_mode))
-		return refuse(err, err_len, "%s is not a regular file", path);
-	if (st->st_size > SECRET_FILE_MAX)
-		return refuse(err, err_len, "%s has %lld bytes, more than %d", path,
-			      (long long)st->st_size, SECRET_FILE_MAX);
-	if (is_secret(property) && st->st_mode & (S_IRGRP | S_IROTH) && !is_in_secret_place(path))
-		return refuse(err, err_len,
-			      "%s is readable by others (mode %04o): chmod 600, or keep it under "
-			      "/run/secrets or $CREDENTIALS_DIRECTORY",
-			      path, (unsigned)st->st_mode & 07777);
-	return 0;
-}
-
-/* One newline at the end is the editor's, not the secret's. */
-static int check_value(const char *path, char *value, size_t len, char *err, size_t err_len)
-{
-	if (len && value[len - 1] == '\n')
-		value[--len] = '\0';
-	if (len && value[len - 1] == '\r')
-		value[--len] = '\0';
-	if (!len)
-		return refuse(err, err_len, "%s is empty", path);
-	if (strlen(value) != len)
-		return refuse(err, err_len, "%s has a NUL byte", path);
-	return 0;
-}
-
-static int read_value(FILE *f, const char *path, char **out, char *err, size_t err_len)
-{
-	char *value = malloc(SECRET_FILE_MAX + 2);
-	size_t len;
-	int rc;
-
-	if (!value)
-		return out_of_memory(err, err_len);
-	len = fread(value, 1, SECRET_FILE_MAX + 1, f);
-	value[len] = '\0';
-	if (ferror(f))
-		rc = refuse(err, err_len, "%s: %s", path, strerror(errno));
-	else if (len > SECRET_FILE_MAX)
-		rc = refuse(err, err_len, "%s has more than %d bytes", path, SECRET_FILE_MAX);
-	else
-		rc = check_value(path, value, len, err, err_len);
-	if (rc) {
-		explicit_bzero(value, len);
-		free(value);
-		return rc;
-	}
-	*out = value;
-	return 0;
-}
-
-static int open_value(FILE **out, const char *path, const char *property, char *err, size_t err_len)
-{
-	/* O_NONBLOCK: a FIFO must be refused, not waited for */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct stat st;
-	int rc;
-
-	if (fd < 0 || fstat(fd, &st))
-		rc = refuse(err, err_len, "%s: %s", path, strerror(errno));
-	else
-		rc = check_value_file(path, property, &st, err, err_len);
-	if (!rc && !(*out = fdopen(fd, "r")))
-		rc = out_of_memory(err, err_len);
-	if (rc && fd >= 0)
-		close(fd);
-	return rc;
-}
-
-/* <property>.file=PATH */
-static int set_from_file(struct config *c, const struct group *g, const char *name,
-			 const char *path, char *err, size_t err_len)
-{
-	size_t len = strlen(name) - strlen(g->prefix) - strlen(".file");
-	char *property = strndup(name + strlen(g->prefix), len), *value = NULL;
-	char why[MESSAGE_MAX] = "out of memory";
-	FILE *f = NULL;
-	int rc = -ENOMEM;
-
-	if (property)
-		rc = open_value(&f, path, property, why, sizeof(why));
-	if (!rc)
-		rc = read_value(f, path, &value, why, sizeof(why));
-	if (rc)
-		snprintf(err, err_len, "%s: %s", name, why);
-	else
-		rc = set_property(c, g, property, value, err, err_len);
-	if (f)
-		fclose(f);
-	if (value)
-		explicit_bzero(value, strlen(value));
-	free(value);
-	free(property);
-	return rc;
-}
-
-/* ---- one way in ---- */
 
 static int refuse_unknown(const char *name, char *err, size_t err_len)
 {
@@ -784,10 +479,9 @@ int config_set(struct config *c, const char *name, const char *value, char *err,
 {
 	const struct group *g = find_group(name);
 
-	if (g && is_in_file(name + strlen(g->prefix)))
-		return set_from_file(c, g, name, value, err, err_len);
 	if (g)
-		return set_property(c, g, name + strlen(g->prefix), value, err, err_len);
+		return property_set(pairs_of(c, g), g->prefix, name + strlen(g->prefix), value, err,
+				    err_len);
 	for (size_t i = 0; i < N_OPTIONS; i++)
 		if (!strcmp(name, options[i].name))
 			return parse(c, &options[i], value, err, err_len);
@@ -809,226 +503,9 @@ void config_free(struct config *c)
 	for (size_t i = 0; i < N_OPTIONS; i++)
 		if (is_text(options[i].type))
 			free(*(char **)field_of(c, &options[i]));
-	for (size_t g = 0; g < N_GROUPS; g++) {
-		struct config_pairs *pairs = pairs_of(c, &groups[g]);
-
-		for (size_t i = 0; i < pairs->n; i++)
-			pair_free(&pairs->v[i]);
-		free(pairs->v);
-	}
+	for (size_t g = 0; g < N_GROUPS; g++)
+		property_free(pairs_of(c, &groups[g]));
 	memset(c, 0, sizeof(*c));
-}
-
-/* ---- files ---- */
-
-/* Length of the next line, without its end; -1: no more; -2: longer than `size`. */
-static ssize_t read_line(FILE *f, char *line, size_t size)
-{
-	size_t n = 0;
-	int ch;
-
-	while ((ch = getc_unlocked(f)) != EOF && ch != '\n') {
-		if (n + 1 == size)
-			return -2;
-		line[n++] = ch;
-	}
-	line[n] = '\0';
-	return ch == EOF && !n ? -1 : (ssize_t)n;
-}
-
-static int set_line(struct config *c, char *line, char *err, size_t err_len)
-{
-	char *name = trim(line), *equals;
-
-	if (!*name || *name == '#')
-		return 0;
-	if (ends_with(name, "\\"))
-		return refuse(err, err_len,
-			      "ends in a backslash, which does not continue a line here: write "
-			      "the value on one line, or use <name>.file");
-	if (!(equals = strchr(name, '=')))
-		return refuse(err, err_len, "'%s' is not name=value", name);
-	*equals = '\0';
-	return config_set(c, trim(name), trim(equals + 1), err, err_len);
-}
-
-static int set_lines(struct config *c, FILE *f, char *line, int *number, char *err, size_t err_len)
-{
-	ssize_t len;
-	int rc = 0;
-
-	while (!rc && (len = read_line(f, line, CONFIG_LINE_MAX)) != -1) {
-		/* what some editors put first */
-		char *text = ++*number == 1 && starts_with(line, "\xef\xbb\xbf") ? line + 3 : line;
-
-		if (len == -2)
-			rc = refuse(err, err_len, "has more than %d bytes", CONFIG_LINE_MAX - 1);
-		else if ((size_t)len != strlen(line))
-			rc = refuse(err, err_len, "has a NUL byte: not a text file");
-		else
-			rc = set_line(c, text, err, err_len);
-	}
-	return rc;
-}
-
-int config_file(struct config *c, const char *path, char *err, size_t err_len)
-{
-	char *line = malloc(CONFIG_LINE_MAX), why[MESSAGE_MAX];
-	FILE *f = fopen(path, "re");
-	int number = 0, rc;
-
-	if (!line)
-		rc = out_of_memory(err, err_len);
-	else if (!f)
-		rc = refuse(err, err_len, "%s: %s", path, strerror(errno));
-	else if ((rc = set_lines(c, f, line, &number, why, sizeof(why))))
-		snprintf(err, err_len, "%s:%d: %s", path, number, why);
-	else if (ferror(f))
-		rc = refuse(err, err_len, "%s: %s", path, strerror(errno));
-	if (f)
-		fclose(f);
-	free(line);
-	return rc;
-}
-
-/* ---- environment ---- */
-
-static const char ENV_PREFIX[] = "SIDENOTE_";
-
-/*
- * Kubernetes gives a pod SIDENOTE_SERVICE_HOST, SIDENOTE_PORT_9090_TCP_ADDR and
- * more for every service called sidenote or sidenote-something.  No option has
- * such a name.
- */
-static bool is_service_link(const char *name)
-{
-	const char *port = strstr(name, "_PORT");
-
-	if (ends_with(name, "_SERVICE_HOST") || strstr(name, "_SERVICE_PORT"))
-		return true;
-	return port && (!port[5] || (port[5] == '_' && isdigit((unsigned char)port[6])));
-}
-
-static int set_variable(struct config *c, const char *variable, char *err, size_t err_len)
-{
-	size_t len = strcspn(variable, "=");
-	char *full = strndup(variable, len), *name, why[MESSAGE_MAX];
-	int rc = 0;
-
-	if (!full)
-		return out_of_memory(err, err_len);
-	if (!is_service_link(full)) {
-		name = strdup(full + strlen(ENV_PREFIX));
-		if (!name) {
-			free(full);
-			return out_of_memory(err, err_len);
-		}
-		for (char *s = name; *s; s++)
-			*s = *s == '_' ? '.' : tolower((unsigned char)*s);
-		rc = config_set(c, name, variable + len + 1, why, sizeof(why));
-		if (rc)
-			snprintf(err, err_len, "%s: %s", full, why);
-		free(name);
-	}
-	free(full);
-	return rc;
-}
-
-int config_environment(struct config *c, char *const *env, char *err, size_t err_len)
-{
-	for (; *env; env++) {
-		int rc = starts_with(*env, ENV_PREFIX) && strchr(*env, '=')
-				 ? set_variable(c, *env, err, err_len)
-				 : 0;
-		if (rc)
-			return rc;
-	}
-	return 0;
-}
-
-/* ---- arguments ---- */
-
-static bool is_flag(const char *arg, char letter) { return arg[0] == '-' && arg[1] == letter; }
-
-/*
- * Moves -F and -X with their values to the front, the other words keep their
- * order: *n is the index of the first of those.
- */
-static int gather(int argc, char **argv, int *n, char *err, size_t err_len)
-{
-	*n = 1;
-	for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
-		if (!is_flag(argv[i], 'F') && !is_flag(argv[i], 'X'))
-			continue;
-		bool joined = argv[i][2];
-		char *flag = argv[i], *value = joined ? NULL : argv[i + 1];
-		int words = joined ? 1 : 2;
-
-		if (!joined && !value)
-			return refuse(err, err_len, "%s: needs %s", flag,
-				      flag[1] == 'F' ? "a file" : "name=value");
-		memmove(&argv[*n + words], &argv[*n], (i - *n) * sizeof(*argv));
-		argv[*n] = flag;
-		if (!joined)
-			argv[*n + 1] = value;
-		*n += words;
-		i += words - 1;
-	}
-	return 0;
-}
-
-static int set_argument(struct config *c, const char *arg, char *err, size_t err_len)
-{
-	const char *equals = strchr(arg, '=');
-	const struct group *g = find_group(arg);
-	char *name;
-	int rc;
-
-	if (!equals)
-		return refuse(err, err_len, "-X %s: is not name=value", arg);
-	if (!(name = strndup(arg, equals - arg)))
-		return out_of_memory(err, err_len);
-	if (g && is_secret(name) && !is_in_file(name + strlen(g->prefix)))
-		rc = refuse(err, err_len,
-			    "-X %s: every user of this host can read a command line: put it into "
-			    "a file and say %s.file=PATH",
-			    name, name);
-	else
-		rc = config_set(c, name, equals + 1, err, err_len);
-	free(name);
-	return rc;
-}
-
-/* Calls `set` for every argument of `letter` among the first `n`. */
-static int each_flag(struct config *c, int n, char **argv, char letter,
-		     int (*set)(struct config *, const char *, char *, size_t), char *err,
-		     size_t err_len)
-{
-	int rc = 0;
-
-	for (int i = 1; i < n && !rc; i++) {
-		bool joined = argv[i][2];
-		const char *value = joined ? argv[i] + 2 : argv[i + 1];
-
-		if (is_flag(argv[i], letter))
-			rc = set(c, value, err, err_len);
-		i += !joined;
-	}
-	return rc;
-}
-
-int config_args(struct config *c, int argc, char **argv, int *optind_out, char *err, size_t err_len)
-{
-	int n, rc;
-
-	if ((rc = gather(argc, argv, &n, err, err_len)) ||
-	    (rc = each_flag(c, n, argv, 'F', config_file, err, err_len)) ||
-	    (rc = config_environment(c, environ, err, err_len)) ||
-	    (rc = each_flag(c, n, argv, 'X', set_argument, err, err_len)) ||
-	    (rc = config_check(c, err, err_len)))
-		return rc;
-	*optind_out = n;
-	return 0;
 }
 
 /* ---- the whole ---- */
@@ -1042,7 +519,7 @@ static int check_required(const struct config *c, char *err, size_t err_len)
 		if (options[i].unset == REQUIRED && !*(char **)field_of(c, &options[i]))
 			n += snprintf(missing + n, sizeof(missing) - n, "%s%s", n ? ", " : "",
 				      options[i].name);
-	if (!pairs_get(&c->kafka, "bootstrap.servers"))
+	if (!property_get(&c->kafka, "bootstrap.servers"))
 		n += snprintf(missing + n, sizeof(missing) - n, "%skafka.bootstrap.servers",
 			      n ? ", " : "");
 	if (n)
@@ -1059,7 +536,7 @@ static int default_topic(struct config *c, char *err, size_t err_len)
 	char *topic;
 
 	if (asprintf(&topic, "%s.changes", c->source_topic) < 0)
-		return out_of_memory(err, err_len);
+		return refuse_memory(err, err_len);
 	if (!is_topic(topic)) {
 		free(topic);
 		return refuse(
@@ -1245,15 +722,6 @@ static void print_options(FILE *f)
 	fputs(".\n", f);
 }
 
-static void print_owned(FILE *f)
-{
-	fputs("| property | always | because |\n|---|---|---|\n", f);
-	for (size_t i = 0; i < N_OWNED; i++)
-		fprintf(f, "| `%s` | %s%s%s | %s |\n", owned[i].property, owned[i].value ? "`" : "",
-			owned[i].value ? owned[i].value : "-", owned[i].value ? "`" : "",
-			owned[i].why);
-}
-
 static const char intro[] =
 	"# Options\n"
 	"\n"
@@ -1269,42 +737,9 @@ static const char intro[] =
 	"ends.\n"
 	"A name that is not known is an error. `sidenote check` prints what came of it all.\n"
 	"\n";
-static const char kafka_intro[] = "\n"
-				  "## Properties of librdkafka\n"
-				  "\n"
-				  "`kafka.<property>` goes to every client, `consumer.<property>` "
-				  "and `producer.<property>` to\n"
-				  "those of one kind. `kafka.bootstrap.servers` is required. The "
-				  "properties are those of the\n"
-				  "librdkafka in use. Through the environment: "
-				  "`SIDENOTE_KAFKA_BOOTSTRAP_SERVERS`; the very few\n"
-				  "with a `_` of their own (`log_level`) need a file or `-X`.\n"
-				  "\n"
-				  "Exactness owns these; another value is an error:\n"
-				  "\n";
-static const char secrets[] = "\n"
-			      "## Secrets\n"
-			      "\n"
-			      "`<name>.file=PATH` reads the value of any property of librdkafka "
-			      "from a file, less one newline\n"
-			      "at its end: `kafka.sasl.password.file=/run/secrets/kafka`. A "
-			      "secret's file that its group or\n"
-			      "others may read is refused, unless it is under `/run/secrets` or "
-			      "`$CREDENTIALS_DIRECTORY`,\n"
-			      "where the container or service manager decides who sees it. `-X` "
-			      "refuses secrets: every user\n"
-			      "of a host can read its command lines. Wherever values are printed, "
-			      "secrets are masked: all\n"
-			      "properties whose name contains";
-
 void config_print(FILE *f)
 {
 	fputs(intro, f);
 	print_options(f);
-	fputs(kafka_intro, f);
-	print_owned(f);
-	fputs(secrets, f);
-	for (size_t i = 0; i < sizeof(secret_parts) / sizeof(*secret_parts); i++)
-		fprintf(f, "%s `%s`", i ? "," : "", secret_parts[i]);
-	fputs(".\n", f);
+	property_print(f);
 }
