@@ -87,14 +87,19 @@ static inline char *put(char *p, const void *bytes, size_t len)
 
 static char *put_number(char *p, int64_t v)
 {
+	static const char pairs[] = "0001020304050607080910111213141516171819"
+				    "2021222324252627282930313233343536373839"
+				    "4041424344454647484950515253545556575859"
+				    "6061626364656667686970717273747576777879"
+				    "8081828384858687888990919293949596979899";
 	char digits[NUMBER_MAX];
 	uint64_t u = v < 0 ? -(uint64_t)v : (uint64_t)v;
 	int n = NUMBER_MAX;
 
-	do {
-		digits[--n] = (char)('0' + u % 10);
-		u /= 10;
-	} while (u);
+	for (; u >= 10; u /= 100)
+		memcpy(digits + (n -= 2), pairs + u % 100 * 2, 2);
+	if (u || n == NUMBER_MAX)
+		digits[--n] = (char)('0' + u);
 	if (v < 0)
 		digits[--n] = '-';
 	return put(p, digits + n, (size_t)(NUMBER_MAX - n));

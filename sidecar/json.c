@@ -95,40 +95,63 @@ static const uint8_t *skip_escape(const uint8_t *p, const uint8_t *end)
 	return low >= 0xdc00 && low <= 0xdfff ? p + 12 : NULL;
 }
 
+/* After what is not PLAIN in a string and not its end, or NULL. */
+static const uint8_t *skip_odd(const uint8_t *p, const uint8_t *end)
+{
+	size_t n;
+
+	if (*p == '\\')
+		return skip_escape(p, end);
+	n = *p < 0x80 ? 0 : utf8_len(p, end);
+	return n ? p + n : NULL;
+}
+
 #define EACH(byte) (~UINT64_C(0) / 255 * (byte))
 
-/* Not zero if one of the eight bytes is not PLAIN. */
-static inline uint64_t not_plain(const uint8_t *p)
+/*
+ * How many of the eight bytes at p are PLAIN before the first that is not.
+ * A borrow can only mark bytes behind that first one.
+ */
+static inline unsigned plain_run(const uint8_t *p)
 {
 	uint64_t w, quote, backslash;
 
 	memcpy(&w, p, sizeof(w));
+	if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
+		w = __builtin_bswap64(w);
 	quote = w ^ EACH('"');
 	backslash = w ^ EACH('\\');
-	return (w | (w - EACH(0x20)) | (quote - EACH(1)) | (backslash - EACH(1))) & EACH(0x80);
+	w = (w | (w - EACH(0x20)) | (quote - EACH(1)) | (backslash - EACH(1))) & EACH(0x80);
+	return w ? (unsigned)__builtin_ctzll(w) / 8 : 8;
+}
+
+static inline const uint8_t *skip_plain(const uint8_t *p, const uint8_t *end)
+{
+	while (end - p >= 8) {
+		unsigned n = plain_run(p);
+
+		p += n;
+		if (n < 8)
+			return p;
+	}
+	while (p < end && class[*p] & PLAIN)
+		p++;
+	return p;
 }
 
 /* After the string whose first byte inside the quotes is p, or NULL. */
-static const uint8_t *skip_string(const uint8_t *p, const uint8_t *end)
+static inline const uint8_t *skip_string(const uint8_t *p, const uint8_t *end)
 {
-	while (p) {
-		while (end - p >= 8 && !not_plain(p))
-			p += 8;
-		while (p < end && class[*p] & PLAIN)
-			p++;
+	for (;;) {
+		p = skip_plain(p, end);
 		if (p == end)
 			return NULL;
 		if (*p == '"')
 			return p + 1;
-		if (*p == '\\') {
-			p = skip_escape(p, end);
-		} else {
-			size_t n = *p < 0x80 ? 0 : utf8_len(p, end);
-
-			p = n ? p + n : NULL;
-		}
+		p = skip_odd(p, end);
+		if (!p)
+			return NULL;
 	}
-	return NULL;
 }
 
 static inline const uint8_t *skip_digits(const uint8_t *p)
