@@ -319,6 +319,8 @@ int change_decode(struct change *c, const void *key, size_t key_len, const void 
 	rc = decode_sides(&d, &rest, get_le32(b + 8), get_le32(b + 12));
 	if (rc)
 		return rc;
+	d.bytes = bytes;
+	d.bytes_len = len;
 	*c = d;
 	return 0;
 }

@@ -116,6 +116,8 @@ struct change {
 	struct record before;
 	bool has_after;      /* false for CAUSE_RECONCILE only */
 	struct record after; /* a tombstone for CHANGE_DELETE */
+	const void *bytes;   /* what change_decode() was given, to be copied elsewhere */
+	size_t bytes_len;
 };
 
 enum { JOURNAL_KEY_BYTES = 16 };

@@ -1,0 +1,732 @@
+#include "publish.h"
+#include "batch.h"
+#include "envelope.h"
+#include "log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	ENTRIES_MAX = 10000,       /* of one transaction */
+	ENTRIES_BYTES = 8 << 20,   /* the same, in bytes of the journal */
+	OFFSETS_ONLY_MS = 1000,    /* at most this often without notifications */
+	CALL_MS = 1000,            /* one attempt of a transactional call */
+	COMMIT_BUDGET_MS = 60000,  /* then the outcome is unclear */
+	COMMITTED_MS = 5000,
+	BACKOFF_MS = 200,
+	FENCED_MS = 2000,
+	DENIED_MS = 5000,
+	MESSAGE_BYTES_MIN = 4096,
+};
+
+enum verdict {
+	PUB_OK,
+	PUB_STOPPED,
+	PUB_RETRY,     /* aborted cleanly */
+	PUB_NOT_OWNER, /* the group has gone on without us: end */
+	PUB_TOO_LARGE, /* the broker takes less than we believed */
+	PUB_DENIED,
+	PUB_REOPEN,    /* unclear or fatal */
+	PUB_FENCED,    /* a successor, or our own transaction timed out */
+	PUB_YIELD,     /* what is committed says that this state must not publish: end */
+};
+
+struct entry { /* a journal entry, copied out of its view */
+	const void *key, *value;
+	size_t value_len;
+	bool gap;
+};
+
+struct publisher {
+	struct pipeline *p;
+	rd_kafka_t *query, *rk;
+	rd_kafka_topic_t *warm;
+	rd_kafka_consumer_group_metadata_t *group;
+	struct kafka_counts counts;
+	struct kafka_hooks hooks;
+	struct envelope envelope;
+	struct note_filter filter;
+	const char *self;
+	size_t max_bytes;
+
+	struct position *at, *next, *committed; /* [n]: P; after this transaction; last known */
+	int64_t *gap_until;                     /* [n] */
+	bool *moved;                            /* [n]: goes into this commit */
+	bool all_offsets;                       /* the next commit names every partition */
+
+	struct arena arena;
+	struct entry *entries;
+	size_t n_entries, bytes;
+	uint64_t txnid;
+	uint64_t notes;   /* produced in this transaction */
+	uint64_t skipped; /* entries passed since the last commit without a notification */
+	int64_t last_commit_ms;
+	uint64_t seen;
+	int first; /* partition to begin with: each gets its turn */
+
+	pthread_t thread;
+	atomic_bool stop, ended;
+	atomic_llong call_began_ms;
+};
+
+static bool stopping(struct publisher *pub)
+{
+	return atomic_load(&pub->stop) || pipeline_stopping(pub->p);
+}
+
+static void call_begin(struct publisher *pub) { atomic_store(&pub->call_began_ms, kafka_now_ms()); }
+static void call_end(struct publisher *pub) { atomic_store(&pub->call_began_ms, 0); }
+
+int64_t publish_call_ms(const struct publisher *pub)
+{
+	int64_t began = atomic_load(&pub->call_began_ms);
+	return began ? kafka_now_ms() - began : 0;
+}
+
+bool publish_ended(const struct publisher *pub) { return atomic_load(&pub->ended); }
+
+/* ---- what an error of librdkafka means ---- */
+
+static enum verdict verdict_of(const rd_kafka_error_t *e)
+{
+	switch (rd_kafka_error_code(e)) { /* the code first: flags are not always consistent */
+	case RD_KAFKA_RESP_ERR__FENCED:
+	case RD_KAFKA_RESP_ERR_PRODUCER_FENCED:
+	case RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH:
+		return PUB_FENCED;
+	case RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION:
+	case RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID:
+	case RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID:
+	case RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS:
+		return PUB_NOT_OWNER;
+	case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
+	case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
+		return rd_kafka_error_is_fatal(e) ? PUB_REOPEN : PUB_TOO_LARGE;
+	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+	case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
+	case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+	case RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+		return PUB_DENIED;
+	default:
+		break;
+	}
+	if (rd_kafka_error_is_fatal(e))
+		return PUB_REOPEN;
+	return rd_kafka_error_txn_requires_abort(e) || rd_kafka_error_is_retriable(e) ? PUB_RETRY
+										      : PUB_REOPEN;
+}
+
+static enum verdict take_error(rd_kafka_error_t *e, const char *where)
+{
+	enum verdict v = verdict_of(e);
+
+	log_info(NULL, "publisher: %s: %s: %s", where, rd_kafka_error_name(e),
+		 rd_kafka_error_string(e));
+	rd_kafka_error_destroy(e);
+	return v;
+}
+
+/* ---- collecting: from the journal into the arena ---- */
+
+static int copy_entry(struct publisher *pub, const struct change *c, int p)
+{
+	struct entry *e = &pub->entries[pub->n_entries];
+	uint8_t key[JOURNAL_KEY_BYTES];
+
+	change_key_encode(key, c->partition, c->offset, c->n);
+	e->key = arena_copy(&pub->arena, key, sizeof(key));
+	e->value = arena_copy(&pub->arena, c->bytes, c->bytes_len);
+	if (!e->key || !e->value)
+		return -ENOMEM;
+	e->value_len = c->bytes_len;
+	e->gap = c->offset < pub->gap_until[p];
+	pub->n_entries++;
+	pub->bytes += c->bytes_len;
+	return 0;
+}
+
+static bool full(const struct publisher *pub)
+{
+	return pub->n_entries >= ENTRIES_MAX || pub->bytes >= ENTRIES_BYTES ||
+	       pub->skipped >= 10 * ENTRIES_MAX;
+}
+
+static int collect_partition(struct publisher *pub, struct state_view *v, int p)
+{
+	struct state_partition row;
+	struct change c;
+	int rc = state_view_partition(v, p, &row);
+
+	if (rc)
+		return rc;
+	pub->next[p] = pub->at[p];
+	rc = state_view_journal(v, p, pub->at[p].offset, pub->at[p].n, &c);
+	while (!rc && !full(pub)) {
+		if (decide_notify(&c, c.offset < pub->gap_until[p], &pub->filter))
+			rc = copy_entry(pub, &c, p);
+		else
+			pub->skipped++;
+		if (rc)
+			return rc;
+		pub->next[p] = position_after(c.offset, c.n);
+		rc = state_view_journal_next(v, &c);
+	}
+	if (rc && rc != -ENOENT)
+		return rc;
+	/* nothing more up to A: also the offsets that hold no change are done with */
+	if (rc == -ENOENT && row.applied > pub->next[p].offset)
+		pub->next[p] = (struct position){ row.applied, 0 };
+	return 0;
+}
+
+static int collect(struct publisher *pub)
+{
+	struct state_view *v;
+	int rc = state_view_begin(pub->p->state, &v);
+
+	if (rc)
+		return rc;
+	arena_clear(&pub->arena);
+	pub->n_entries = pub->bytes = 0;
+	pub->skipped = 0;
+	pub->txnid = state_view_txnid(v);
+	for (int i = 0; i < pub->p->n && !rc; i++)
+		rc = collect_partition(pub, v, (pub->first + i) % pub->p->n);
+	pub->first = (pub->first + 1) % pub->p->n;
+	state_view_end(v);
+	return rc;
+}
+
+/* ---- one transaction ---- */
+
+static rd_kafka_headers_t *headers_of(const struct note *n)
+{
+	rd_kafka_headers_t *hs = rd_kafka_headers_new(n->n_headers);
+
+	for (size_t i = 0; i < n->n_headers; i++) {
+		const struct record_header *h = &n->headers[i];
+		rd_kafka_header_add(hs, h->name, (ssize_t)h->name_len, h->value,
+				    h->value ? (ssize_t)h->value_len : 0);
+	}
+	return hs;
+}
+
+static rd_kafka_resp_err_t produce_note(struct publisher *pub, const struct note *n, int32_t part)
+{
+	rd_kafka_headers_t *hs = headers_of(n);
+	rd_kafka_resp_err_t e;
+
+	while ((e = rd_kafka_producev(pub->rk, RD_KAFKA_V_RKT(pub->warm),
+				      RD_KAFKA_V_PARTITION(part),
+				      RD_KAFKA_V_KEY(n->key, n->key_len),
+				      RD_KAFKA_V_VALUE((void *)n->value, n->value_len),
+				      RD_KAFKA_V_HEADERS(hs),
+				      RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+				      RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL &&
+	       !stopping(pub))
+		rd_kafka_poll(pub->rk, 10);
+	if (e)
+		rd_kafka_headers_destroy(hs);
+	return e;
+}
+
+static enum verdict produce(struct publisher *pub)
+{
+	bool same_count = pub->p->limits.notification_partitions == pub->p->n;
+	int64_t now = kafka_wall_ms();
+
+	pub->notes = 0;
+	for (size_t i = 0; i < pub->n_entries; i++) {
+		const struct entry *en = &pub->entries[i];
+		struct change c;
+		struct note n;
+		int rc = change_decode(&c, en->key, JOURNAL_KEY_BYTES, en->value, en->value_len);
+		if (!rc)
+			rc = envelope_make(&pub->envelope, &c,
+					   c.cause == CAUSE_RECONCILE ? NOTE_RECONCILE
+					   : en->gap		       ? NOTE_GAP
+								       : NOTE_LOG,
+					   now, &n);
+		if (rc) {
+			pipeline_end(pub->p, OUTCOME_BROKEN, "SN-JOURNAL-CHECKSUM",
+				     "a journal entry of %s cannot be read: %s",
+				     pub->p->config->state_dir, state_strerror(rc));
+			return PUB_STOPPED;
+		}
+		rd_kafka_resp_err_t e =
+			produce_note(pub, &n, same_count ? c.partition : RD_KAFKA_PARTITION_UA);
+		if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
+			return PUB_TOO_LARGE;
+		if (e)
+			return stopping(pub) ? PUB_STOPPED : PUB_RETRY;
+		pub->notes++;
+		atomic_fetch_add(&pub->p->wrapped, n.wrapped);
+		atomic_fetch_add(&pub->p->omitted, n.omitted);
+		if (i % 1000 == 999)
+			rd_kafka_poll(pub->rk, 0);
+	}
+	return PUB_OK;
+}
+
+static rd_kafka_topic_partition_list_t *offsets(struct publisher *pub)
+{
+	rd_kafka_topic_partition_list_t *l = rd_kafka_topic_partition_list_new(pub->p->n);
+
+	for (int p = 0; p < pub->p->n; p++) {
+		struct metadata m = { .n = pub->next[p].n,
+				      .gap_until = pub->gap_until[p] > pub->next[p].offset
+							   ? pub->gap_until[p]
+							   : -1 };
+		char text[METADATA_MAX];
+
+		if (!pub->moved[p])
+			continue;
+		snprintf(m.by, sizeof(m.by), "%s", pub->self);
+		metadata_format(&m, text);
+		rd_kafka_topic_partition_t *tp =
+			rd_kafka_topic_partition_list_add(l, pub->p->config->source_topic, p);
+		tp->offset = pub->next[p].offset;
+		tp->metadata = strdup(text); /* the list frees it */
+		tp->metadata_size = strlen(text);
+	}
+	return l;
+}
+
+static enum verdict send_offsets(struct publisher *pub)
+{
+	rd_kafka_topic_partition_list_t *l = offsets(pub);
+	int sent = atomic_load(&pub->counts.txn_offset_commit);
+	rd_kafka_error_t *e;
+	enum verdict v = PUB_OK;
+
+	call_begin(pub);
+	e = rd_kafka_send_offsets_to_transaction(pub->rk, l, pub->group, 10 * CALL_MS);
+	call_end(pub);
+	rd_kafka_topic_partition_list_destroy(l);
+	sent = atomic_load(&pub->counts.txn_offset_commit) - sent;
+	if (e) {
+		/* a commit after a timed-out send_offsets would succeed, without the offsets; and
+		 * what timed out may still arrive: both end with this producer */
+		bool timed_out = rd_kafka_error_code(e) == RD_KAFKA_RESP_ERR__TIMED_OUT ||
+				 rd_kafka_error_is_retriable(e);
+		v = take_error(e, "send_offsets");
+		if (timed_out && v == PUB_RETRY)
+			v = PUB_REOPEN;
+	}
+	if (sent > 1 && (v == PUB_OK || v == PUB_RETRY)) {
+		log_info(NULL, "publisher: TxnOffsetCommit was sent %d times: starting over", sent);
+		v = PUB_REOPEN;
+	}
+	return v;
+}
+
+/* Commit; PUB_OK with *unclear set: it is committed, but a repeated EndTxn may still be on its way. */
+static enum verdict commit(struct publisher *pub, bool *unclear)
+{
+	int64_t until = kafka_now_ms() + COMMIT_BUDGET_MS;
+	int sent = atomic_load(&pub->counts.end_txn);
+	enum verdict v = PUB_OK;
+
+	for (;;) {
+		call_begin(pub);
+		rd_kafka_error_t *e = rd_kafka_commit_transaction(pub->rk, CALL_MS);
+		call_end(pub);
+		if (!e)
+			break;
+		bool again = rd_kafka_error_is_retriable(e) && !rd_kafka_error_txn_requires_abort(e);
+		if (again && kafka_now_ms() < until && !stopping(pub)) {
+			rd_kafka_error_destroy(e);
+			continue;
+		}
+		v = take_error(e, "commit");
+		if (again) /* it can neither be awaited nor aborted now: who knows */
+			v = PUB_REOPEN;
+		break;
+	}
+	*unclear = atomic_load(&pub->counts.end_txn) - sent > 1;
+	return v;
+}
+
+/* After a failure inside a transaction.  An abort that is not plain makes it unclear. */
+static enum verdict abort_transaction(struct publisher *pub, enum verdict why)
+{
+	int sent = atomic_load(&pub->counts.end_txn);
+	rd_kafka_error_t *e;
+
+	if (why == PUB_FENCED || why == PUB_REOPEN)
+		return why;
+	call_begin(pub);
+	e = rd_kafka_abort_transaction(pub->rk, 2 * CALL_MS);
+	call_end(pub);
+	if (e) {
+		enum verdict v = take_error(e, "abort");
+		return v == PUB_FENCED ? PUB_FENCED
+		       : why == PUB_RETRY || why == PUB_TOO_LARGE ? PUB_REOPEN
+								  : why;
+	}
+	if (atomic_load(&pub->counts.end_txn) - sent > 1 && why == PUB_RETRY)
+		return PUB_REOPEN;
+	return why;
+}
+
+static void took_effect(struct publisher *pub)
+{
+	for (int p = 0; p < pub->p->n; p++) {
+		if (!pub->moved[p])
+			continue;
+		pub->at[p] = pub->committed[p] = pub->next[p];
+		pipeline_published(pub->p, p, pub->at[p], pub->self,
+				   pub->gap_until[p] > pub->at[p].offset ? pub->gap_until[p] : -1);
+	}
+	atomic_fetch_add(&pub->p->published, (long long)pub->notes);
+	pub->skipped = 0;
+	pub->all_offsets = false;
+	pub->last_commit_ms = kafka_now_ms();
+}
+
+static enum verdict transact(struct publisher *pub)
+{
+	rd_kafka_error_t *e = rd_kafka_begin_transaction(pub->rk);
+	bool unclear = false;
+	enum verdict v;
+
+	if (e) {
+		v = take_error(e, "begin");
+		return v == PUB_FENCED ? v : PUB_REOPEN;
+	}
+	v = produce(pub);
+	if (v == PUB_OK) {
+		int rc = state_make_durable(pub->p->state, pub->txnid);
+		if (rc) {
+			pipeline_end(pub->p, OUTCOME_UNREACHABLE, "SN-STATE-IO",
+				     "syncing %s: %s; nothing more is published; start again: the "
+				     "state is opened anew and checked",
+				     pub->p->config->state_dir, state_strerror(rc));
+			v = PUB_STOPPED;
+		}
+	}
+	if (v == PUB_OK)
+		v = send_offsets(pub);
+	if (v != PUB_OK)
+		return abort_transaction(pub, v);
+	v = commit(pub, &unclear);
+	if (v != PUB_OK)
+		return abort_transaction(pub, v);
+	took_effect(pub);
+	if (!unclear)
+		return PUB_OK;
+	log_info(NULL, "publisher: EndTxn was sent more than once: starting over");
+	return PUB_REOPEN;
+}
+
+/* ---- a session: one producer, from init to its end ---- */
+
+static enum verdict open_producer(struct publisher *pub)
+{
+	const struct rd_kafka_metadata *md;
+	char err[300];
+	rd_kafka_error_t *e;
+
+	pub->hooks = (struct kafka_hooks){ .counts = &pub->counts,
+					   .max_message_bytes = (int64_t)pub->max_bytes };
+	pub->rk = kafka_new(pub->p->config, KAFKA_PUBLISH, &pub->hooks, err, sizeof(err));
+	if (!pub->rk) {
+		pipeline_end(pub->p, OUTCOME_USAGE, "SN-KAFKA-CONFIG", "producer: %s", err);
+		return PUB_STOPPED;
+	}
+	for (;;) {
+		if (stopping(pub))
+			return PUB_STOPPED;
+		call_begin(pub);
+		e = rd_kafka_init_transactions(pub->rk, CALL_MS);
+		call_end(pub);
+		if (!e)
+			break;
+		bool again = rd_kafka_error_is_retriable(e);
+		enum verdict v = again ? PUB_OK : take_error(e, "init");
+		if (again)
+			rd_kafka_error_destroy(e);
+		else
+			return v == PUB_RETRY ? PUB_REOPEN : v;
+	}
+	/* the first produce to a topic nobody asked about waits up to a second (before 2.10.1) */
+	pub->warm = rd_kafka_topic_new(pub->rk, pub->p->config->notifications_topic, NULL);
+	if (pub->warm && !rd_kafka_metadata(pub->rk, 0, pub->warm, &md, COMMITTED_MS))
+		rd_kafka_metadata_destroy(md);
+	return pub->warm ? PUB_OK : PUB_REOPEN;
+}
+
+/* P went back or vanished while we lead: somebody reset the group, or the topic is another. */
+static enum verdict check_committed(struct publisher *pub, const struct standing *s, int p)
+{
+	if (pub->committed[p].offset < 0 ||
+	    position_compare(s->published, pub->committed[p]) >= 0)
+		return PUB_OK;
+	pipeline_end(pub->p, OUTCOME_BROKEN, "SN-OFFSETS-BACK",
+		     "group sidenote.%s: the committed offset of %s [%d] went back from %" PRId64
+		     " to %" PRId64 ": group reset or topic recreated; nothing more is published",
+		     pub->p->config->name, pub->p->config->source_topic, p,
+		     pub->committed[p].offset, s->published.offset);
+	return PUB_STOPPED;
+}
+
+static enum verdict read_committed(struct publisher *pub, struct standing *s)
+{
+	struct kafka_committed *c = calloc((size_t)pub->p->n, sizeof(*c));
+	char err[300];
+	int rc;
+
+	if (!c)
+		return PUB_RETRY;
+	call_begin(pub);
+	rc = kafka_committed(pub->query, pub->p->config->source_topic, pub->p->n, COMMITTED_MS, c,
+			     err, sizeof(err));
+	call_end(pub);
+	for (int p = 0; p < pub->p->n && !rc; p++) {
+		struct metadata m;
+		metadata_parse(&m, c[p].metadata);
+		s[p].published = (struct position){ c[p].offset, m.n };
+		s[p].gap_until = m.gap_until;
+		memcpy(s[p].by, m.by, sizeof(m.by));
+	}
+	free(c);
+	if (rc)
+		log_info(NULL, "publisher: %s", err);
+	return rc ? PUB_REOPEN : PUB_OK;
+}
+
+static enum verdict take_positions(struct publisher *pub)
+{
+	struct standing *s = calloc((size_t)pub->p->n, sizeof(*s));
+	enum verdict v = PUB_OK;
+	int where;
+
+	if (!s)
+		return PUB_REOPEN;
+	pipeline_standings(pub->p, s);
+	if (!pub->p->offsets_forgotten)
+		v = read_committed(pub, s);
+	for (int p = 0; p < pub->p->n && v == PUB_OK; p++)
+		v = check_committed(pub, &s[p], p);
+	/* the group let this sidecar lead; what counts is what is committed now, after init */
+	enum fitness f = decide_fitness(s, pub->p->n, pub->self, true, &where);
+	if (v == PUB_OK && f != FIT && f != FIT_AS_GAP) {
+		log_info(NULL, "publisher: partition %d: %s", where, fitness_text(f));
+		v = PUB_YIELD;
+	}
+	for (int p = 0; p < pub->p->n && v == PUB_OK; p++) {
+		pub->gap_until[p] = decide_gap_until(&s[p], pub->self);
+		pub->at[p] = decide_publish_from(&s[p]);
+		if (pub->gap_until[p] >= 0)
+			log_warn("SN-GAP",
+				 "%s [%d]: versions from %" PRId64 " to %" PRId64
+				 " may have been compacted away unseen: published with cause=gap",
+				 pub->p->config->source_topic, p, pub->at[p].offset,
+				 pub->gap_until[p]);
+		if (s[p].published.offset >= 0)
+			pipeline_published(pub->p, p, s[p].published, s[p].by, s[p].gap_until);
+	}
+	pub->all_offsets = true;
+	free(s);
+	return v;
+}
+
+static bool anything_moved(struct publisher *pub)
+{
+	bool any = false;
+
+	for (int p = 0; p < pub->p->n; p++) {
+		pub->moved[p] =
+			pub->all_offsets || position_compare(pub->next[p], pub->at[p]) != 0;
+		any |= pub->moved[p];
+	}
+	return any;
+}
+
+static enum verdict publish_once(struct publisher *pub)
+{
+	int rc = collect(pub);
+
+	if (rc) {
+		pipeline_end(pub->p, rc == -EBADMSG ? OUTCOME_BROKEN : OUTCOME_UNREACHABLE,
+			     rc == -EBADMSG ? "SN-JOURNAL-CHECKSUM" : "SN-STATE-IO",
+			     "reading the journal of %s: %s", pub->p->config->state_dir,
+			     state_strerror(rc));
+		return PUB_STOPPED;
+	}
+	if (!anything_moved(pub)) {
+		pipeline_wait(pub->p, &pub->seen, OFFSETS_ONLY_MS);
+		return PUB_OK;
+	}
+	int64_t due = pub->last_commit_ms + OFFSETS_ONLY_MS - kafka_now_ms();
+	if (!pub->n_entries && !pub->all_offsets && !full(pub) && due > 0) {
+		pipeline_wait(pub->p, &pub->seen, due);
+		return PUB_OK; /* looked at again: a notification may have come meanwhile */
+	}
+	return transact(pub);
+}
+
+static void close_producer(struct publisher *pub)
+{
+	if (pub->warm)
+		rd_kafka_topic_destroy(pub->warm);
+	pub->warm = NULL;
+	kafka_free(pub->rk);
+	pub->rk = NULL;
+}
+
+static enum verdict session(struct publisher *pub)
+{
+	enum verdict v = open_producer(pub);
+
+	if (v == PUB_OK)
+		v = take_positions(pub);
+	if (v == PUB_OK)
+		atomic_store(&pub->p->leading, true);
+	while (v == PUB_OK) {
+		if (stopping(pub)) {
+			v = PUB_STOPPED;
+			break;
+		}
+		v = publish_once(pub);
+		if (v == PUB_RETRY) { /* aborted cleanly: the same producer goes on */
+			usleep(BACKOFF_MS * 1000);
+			v = PUB_OK;
+		}
+	}
+	close_producer(pub);
+	return v;
+}
+
+/* The topic's limit was lowered, or a proxy has one of its own: believe less. */
+static void believe_less(struct publisher *pub)
+{
+	pub->max_bytes = pub->max_bytes - pub->max_bytes / 8;
+	if (pub->max_bytes < MESSAGE_BYTES_MIN)
+		pub->max_bytes = MESSAGE_BYTES_MIN;
+	pub->envelope.o.max_bytes = pub->max_bytes;
+	log_warn("SN-NOTIFICATION-LIMIT",
+		 "%s takes smaller messages than its max.message.bytes said: trying with %zu bytes",
+		 pub->p->config->notifications_topic, pub->max_bytes);
+}
+
+static void rest(struct publisher *pub, int ms)
+{
+	for (int64_t until = kafka_now_ms() + ms; !stopping(pub) && kafka_now_ms() < until;)
+		usleep(20000);
+}
+
+static void *run(void *arg)
+{
+	struct publisher *pub = arg;
+
+	while (!stopping(pub)) {
+		enum verdict v = session(pub);
+		if (v == PUB_NOT_OWNER || v == PUB_YIELD)
+			break;
+		if (v == PUB_TOO_LARGE)
+			believe_less(pub);
+		else if (v == PUB_DENIED)
+			log_error("SN-PUBLISH-DENIED",
+				  "no right to publish to %s as group and transactional id "
+				  "sidenote.%s: see `sidenote check --acls`; trying again",
+				  pub->p->config->notifications_topic, pub->p->config->name);
+		rest(pub, v == PUB_DENIED ? DENIED_MS : v == PUB_FENCED ? FENCED_MS : BACKOFF_MS);
+	}
+	atomic_store(&pub->p->leading, false);
+	atomic_store(&pub->ended, true);
+	return NULL;
+}
+
+/* ---- start and stop ---- */
+
+static void free_publisher(struct publisher *pub)
+{
+	envelope_free(&pub->envelope);
+	arena_free(&pub->arena);
+	free(pub->entries);
+	free(pub->at);
+	free(pub->next);
+	free(pub->committed);
+	free(pub->gap_until);
+	free(pub->moved);
+	if (pub->group)
+		rd_kafka_consumer_group_metadata_destroy(pub->group);
+	free(pub);
+}
+
+static int make(struct publisher *pub)
+{
+	const struct config *c = pub->p->config;
+	size_t n = (size_t)pub->p->n;
+
+	pub->max_bytes = (size_t)pub->p->limits.max_message_bytes;
+	const struct envelope_options o = { .format = c->notifications_format,
+					    .encoding = c->notifications_encoding,
+					    .name = c->name,
+					    .cluster = pub->p->cluster,
+					    .topic = c->source_topic,
+					    .max_bytes = pub->max_bytes };
+	envelope_init(&pub->envelope, &o);
+	pub->filter = (struct note_filter){ c->notifications_operations,
+					    c->notifications_unchanged };
+	pub->self = state_uuid(pub->p->state);
+	pub->entries = calloc(ENTRIES_MAX + 1, sizeof(*pub->entries));
+	pub->at = calloc(n, sizeof(*pub->at));
+	pub->next = calloc(n, sizeof(*pub->next));
+	pub->committed = calloc(n, sizeof(*pub->committed));
+	pub->gap_until = calloc(n, sizeof(*pub->gap_until));
+	pub->moved = calloc(n, sizeof(*pub->moved));
+	if (!pub->entries || !pub->at || !pub->next || !pub->committed || !pub->gap_until ||
+	    !pub->moved)
+		return -ENOMEM;
+	for (size_t p = 0; p < n; p++)
+		pub->committed[p].offset = -1;
+	return 0;
+}
+
+int publish_start(struct publisher **out, struct pipeline *p, rd_kafka_t *query,
+		  rd_kafka_consumer_group_metadata_t *group)
+{
+	struct publisher *pub = calloc(1, sizeof(*pub));
+	int rc = pub ? 0 : -ENOMEM;
+
+	if (rc) {
+		rd_kafka_consumer_group_metadata_destroy(group);
+		return rc;
+	}
+	pub->p = p;
+	pub->query = query;
+	pub->group = group;
+	rc = make(pub);
+	if (!rc)
+		rc = -pthread_create(&pub->thread, NULL, run, pub);
+	if (rc) {
+		free_publisher(pub);
+		return rc;
+	}
+	*out = pub;
+	return 0;
+}
+
+bool publish_stop(struct publisher *pub, int budget_ms)
+{
+	struct timespec until;
+
+	if (!pub)
+		return true;
+	atomic_store(&pub->stop, true);
+	pipeline_wake(pub->p);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += budget_ms / 1000;
+	if (pthread_timedjoin_np(pub->thread, NULL, &until))
+		return false;
+	free_publisher(pub);
+	return true;
+}
