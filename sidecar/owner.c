@@ -1,0 +1,329 @@
+#include "owner.h"
+#include "log.h"
+#include "publish.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+	POLL_MS = 100,
+	LOOK_MS = 500,           /* between looks at the own fitness */
+	COMMITTED_MS = 2000,     /* between reads of the committed offsets */
+	ANSWER_MS = 3000,        /* for one question to the broker */
+	STOP_MS = 3000,          /* for the publisher to stop within a revoke */
+	CALL_BUDGET_MS = 180000, /* a call that outlives it ends the process */
+};
+
+struct owner {
+	struct pipeline *p;
+	rd_kafka_t *query, *rk;
+	struct kafka_counts counts;
+	struct kafka_hooks hooks;
+	struct publisher *publisher;
+	struct standing *standings;
+	struct kafka_committed *committed;
+	bool subscribed, known;
+	enum fitness fitness;
+	int64_t looked_ms, asked_ms;
+	pthread_t thread;
+};
+
+/* ---- the publisher's life ---- */
+
+static void stop_publisher(struct owner *o)
+{
+	if (!publish_stop(o->publisher, STOP_MS)) {
+		log_error("SN-PUBLISHER-STUCK",
+			  "the publisher does not stop within %d ms; ending the process before "
+			  "another leads, which loses nothing: start it again",
+			  STOP_MS);
+		_exit(3);
+	}
+	o->publisher = NULL;
+}
+
+static bool owns_first(const rd_kafka_topic_partition_list_t *parts)
+{
+	for (int i = 0; i < parts->cnt; i++)
+		if (parts->elems[i].partition == 0)
+			return true;
+	return false;
+}
+
+static void assigned(struct owner *o, const rd_kafka_topic_partition_list_t *parts)
+{
+	rd_kafka_consumer_group_metadata_t *group = rd_kafka_consumer_group_metadata(o->rk);
+	int32_t generation = group ? kafka_generation(group) : -1;
+
+	/* brokers accept offsets of generation -1 without any fencing */
+	if (!owns_first(parts) || generation < 0) {
+		if (group)
+			rd_kafka_consumer_group_metadata_destroy(group);
+		pipeline_role(o->p, "standby");
+		log_info(NULL, "standby: another sidecar of sidenote.%s leads", o->p->config->name);
+		return;
+	}
+	log_info(NULL, "leading sidenote.%s, generation %d", o->p->config->name, (int)generation);
+	pipeline_role(o->p, "leader");
+	if (publish_start(&o->publisher, o->p, o->query, group))
+		pipeline_end(o->p, OUTCOME_UNREACHABLE, "SN-MEMORY", "out of memory");
+}
+
+static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
+			 rd_kafka_topic_partition_list_t *parts, void *opaque)
+{
+	struct owner *o = opaque;
+	rd_kafka_topic_partition_list_t *none;
+
+	stop_publisher(o); /* before anything is acknowledged, whichever event it is */
+	if (err != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+		if (err != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS)
+			log_info(NULL, "group: %s", rd_kafka_err2str(err));
+		pipeline_role(o->p, "waiting for the group");
+		rd_kafka_assign(rk, NULL);
+		return;
+	}
+	assigned(o, parts);
+	none = rd_kafka_topic_partition_list_new(0);
+	rd_kafka_assign(rk, none);
+	rd_kafka_topic_partition_list_destroy(none);
+}
+
+/* ---- committed offsets ---- */
+
+/* The leader's own commits are the truth; anything else means somebody interfered. */
+static void compare_committed(struct owner *o, const struct standing *before, int p)
+{
+	const struct kafka_committed *c = &o->committed[p];
+	struct metadata m;
+
+	metadata_parse(&m, c->metadata);
+	if (before->published.offset < 0 || strcmp(before->by, state_uuid(o->p->state)))
+		return;
+	if (c->offset < 0)
+		pipeline_end(o->p, OUTCOME_BROKEN, "SN-OFFSETS-LOST",
+			     "group sidenote.%s: the committed offset of %s [%d] is gone while "
+			     "leading: the topic or the group was deleted; nothing more is "
+			     "published",
+			     o->p->config->name, o->p->config->source_topic, p);
+	else if (position_compare((struct position){ c->offset, m.n }, before->published) < 0)
+		pipeline_end(o->p, OUTCOME_BROKEN, "SN-OFFSETS-BACK",
+			     "group sidenote.%s: the committed offset of %s [%d] went back from "
+			     "%" PRId64 " to %" PRId64 " while leading: group reset; nothing more "
+			     "is published",
+			     o->p->config->name, o->p->config->source_topic, p,
+			     before->published.offset, c->offset);
+}
+
+static void take_committed(struct owner *o)
+{
+	for (int p = 0; p < o->p->n; p++) {
+		struct metadata m;
+		metadata_parse(&m, o->committed[p].metadata);
+		pipeline_published(o->p, p, (struct position){ o->committed[p].offset, m.n }, m.by,
+				   m.gap_until);
+	}
+	o->known = true;
+}
+
+static void ask_committed(struct owner *o)
+{
+	bool leading = o->publisher;
+	char err[300];
+
+	if (o->p->offsets_forgotten) {
+		o->known = true;
+		return;
+	}
+	pipeline_standings(o->p, o->standings); /* before the question: the answer is not older */
+	int rc = kafka_committed(o->query, o->p->config->source_topic, o->p->n, ANSWER_MS,
+				 o->committed, err, sizeof(err));
+	if (rc) {
+		log_debug(NULL, "%s", err);
+		if (rc == KAFKA_DENIED)
+			log_error("SN-GROUP-DENIED", "%s; grant READ on group sidenote.%s", err,
+				  o->p->config->name);
+		return;
+	}
+	if (!leading) {
+		take_committed(o);
+		return;
+	}
+	for (int p = 0; p < o->p->n; p++)
+		compare_committed(o, &o->standings[p], p);
+}
+
+/* ---- fitness ---- */
+
+static bool group_is_empty(struct owner *o)
+{
+	char group[300], err[300];
+
+	kafka_group_id(o->p->config, group, sizeof(group));
+	return kafka_group_members(o->query, group, ANSWER_MS, err, sizeof(err)) == 0;
+}
+
+static enum fitness look(struct owner *o, int *where)
+{
+	const char *self = state_uuid(o->p->state);
+	enum fitness f;
+
+	*where = 0;
+	if (!o->known)
+		return UNFIT_UNKNOWN;
+	pipeline_standings(o->p, o->standings);
+	f = decide_fitness(o->standings, o->p->n, self, false, where);
+	/* asking who is in the group costs a request: only where the answer matters */
+	if (f == UNFIT_NOT_WHOLE && (o->subscribed || group_is_empty(o)))
+		f = FIT_AS_GAP;
+	return f;
+}
+
+static void subscribe(struct owner *o)
+{
+	rd_kafka_topic_partition_list_t *l = rd_kafka_topic_partition_list_new(1);
+
+	rd_kafka_topic_partition_list_add(l, o->p->config->source_topic, RD_KAFKA_PARTITION_UA);
+	if (!rd_kafka_subscribe(o->rk, l))
+		o->subscribed = true;
+	rd_kafka_topic_partition_list_destroy(l);
+}
+
+static void act_on(struct owner *o, enum fitness f, int where)
+{
+	bool fit = f == FIT || f == FIT_AS_GAP;
+
+	if (f != o->fitness) {
+		log_info(NULL, "partition %d: %s", where, fitness_text(f));
+		if (!fit)
+			pipeline_role(o->p, fitness_text(f));
+		else if (!o->subscribed)
+			pipeline_role(o->p, "joining the group");
+	}
+	o->fitness = f;
+	if (f == UNFIT_LOST)
+		pipeline_end(o->p, OUTCOME_BROKEN, "SN-OFFSETS-LOST",
+			     "group sidenote.%s has no committed offset for %s [%d] any more, and "
+			     "had one: topic recreated, group expired or reset; to start as new, "
+			     "remove the state directory; to go on, set the group's offsets with "
+			     "kafka-consumer-groups.sh --reset-offsets",
+			     o->p->config->name, o->p->config->source_topic, where);
+	if (f == UNFIT_JOURNAL)
+		pipeline_end(o->p, OUTCOME_REFILL, NULL,
+			     "partition %d: the journal begins after the published position: "
+			     "filling anew up to there",
+			     where);
+	if (fit && !o->subscribed) {
+		subscribe(o);
+	} else if (!fit && o->subscribed) {
+		rd_kafka_unsubscribe(o->rk);
+		o->subscribed = false;
+	}
+}
+
+/* A leader is fit as long as nothing new speaks against it: P moves under our feet. */
+static void consider(struct owner *o)
+{
+	int64_t now = kafka_now_ms();
+	int where;
+
+	if (now - o->looked_ms < LOOK_MS)
+		return;
+	o->looked_ms = now;
+	if (now - o->asked_ms >= COMMITTED_MS || !o->known) {
+		o->asked_ms = now;
+		ask_committed(o);
+	}
+	if (o->publisher && publish_ended(o->publisher))
+		stop_publisher(o);
+	enum fitness f = look(o, &where);
+	act_on(o, f, where);
+	if (o->publisher && publish_call_ms(o->publisher) > CALL_BUDGET_MS) {
+		log_error("SN-PUBLISHER-STUCK",
+			  "a call to Kafka has not returned for %d s; ending the process, which "
+			  "loses nothing: start it again",
+			  CALL_BUDGET_MS / 1000);
+		_exit(3);
+	}
+}
+
+/* ---- thread ---- */
+
+static void poll_group(struct owner *o)
+{
+	rd_kafka_message_t *m = rd_kafka_consumer_poll(o->rk, POLL_MS);
+
+	if (!m)
+		return;
+	if (m->err && m->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
+		log_info(NULL, "group: %s", rd_kafka_message_errstr(m));
+	rd_kafka_message_destroy(m);
+}
+
+static void *run(void *arg)
+{
+	struct owner *o = arg;
+
+	while (!pipeline_stopping(o->p)) {
+		poll_group(o);
+		consider(o);
+	}
+	rd_kafka_consumer_close(o->rk); /* calls back for the revoke: the publisher stops there */
+	stop_publisher(o);
+	return NULL;
+}
+
+static void free_owner(struct owner *o)
+{
+	kafka_free(o->rk);
+	free(o->standings);
+	free(o->committed);
+	free(o);
+}
+
+int owner_start(struct owner **out, struct pipeline *p, rd_kafka_t *query)
+{
+	struct owner *o = calloc(1, sizeof(*o));
+	char err[300];
+	int rc = -ENOMEM;
+
+	if (!o)
+		return rc;
+	o->p = p;
+	o->query = query;
+	o->fitness = UNFIT_UNKNOWN;
+	o->hooks = (struct kafka_hooks){ .counts = &o->counts,
+					 .rebalance = on_rebalance,
+					 .opaque = o };
+	o->standings = calloc((size_t)p->n, sizeof(*o->standings));
+	o->committed = calloc((size_t)p->n, sizeof(*o->committed));
+	if (!o->standings || !o->committed)
+		goto out;
+	o->rk = kafka_new(p->config, KAFKA_OWNER, &o->hooks, err, sizeof(err));
+	if (!o->rk) {
+		pipeline_end(p, OUTCOME_USAGE, "SN-KAFKA-CONFIG", "consumer: %s", err);
+		rc = -EINVAL;
+		goto out;
+	}
+	rc = -pthread_create(&o->thread, NULL, run, o);
+out:
+	if (rc) {
+		free_owner(o);
+		return rc;
+	}
+	*out = o;
+	return 0;
+}
+
+void owner_join(struct owner *o)
+{
+	if (!o)
+		return;
+	pthread_join(o->thread, NULL);
+	free_owner(o);
+}
