@@ -471,7 +471,9 @@ static int refuse_unknown(const char *name, char *err, size_t err_len)
 	nearest_try(&n, "kafka.bootstrap.servers");
 	if (n.best)
 		return refuse(err, err_len, "%s: no such option; did you mean %s?", name, n.best);
-	return refuse(err, err_len, "%s: no such option; `sidenote help options` has them all",
+	return refuse(err, err_len,
+		      "%s: no such option; `sidenote help options` has them all (librdkafka's are "
+		      "kafka.<property>)",
 		      name);
 }
 
@@ -729,14 +731,14 @@ static const char intro[] =
 	"\n"
 	"Each is a line `name=value` in a file (`-F FILE`, repeatable), a variable of the\n"
 	"environment (`SIDENOTE_` and the name in upper case with `_` for `.`:\n"
-	"`SIDENOTE_SOURCE_TOPIC`), or an argument (`-X name=value`). Files are read first, in "
-	"their\n"
-	"order, then the environment, then `-X`; the later wins. In a file, lines that begin with "
-	"`#`\n"
-	"are comments, white space around name and value is dropped, and a line ends where it "
-	"ends.\n"
-	"A name that is not known is an error. `sidenote check` prints what came of it all.\n"
+	"`SIDENOTE_SOURCE_TOPIC`), or an argument (`-X name=value`). Files are read first, in\n"
+	"their order, then the environment, then `-X`; the later wins. In a file, lines that\n"
+	"begin with `#` are comments, white space around name and value is dropped, and a line\n"
+	"ends where it ends. A name that is not known is an error, except that variables which\n"
+	"Kubernetes makes for a service called `sidenote` (`SIDENOTE_SERVICE_HOST`,\n"
+	"`SIDENOTE_PORT...`) are passed over. `sidenote check` prints what came of it all.\n"
 	"\n";
+
 void config_print(FILE *f)
 {
 	fputs(intro, f);

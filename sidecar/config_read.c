@@ -66,7 +66,9 @@ static int set_line(struct config *c, char *line, char *err, size_t err_len)
 			      "ends in a backslash, which does not continue a line here: write "
 			      "the value on one line, or use <name>.file");
 	if (!(equals = strchr(name, '=')))
-		return refuse(err, err_len, "'%s' is not name=value", name);
+		/* the first word alone: what follows may be a secret */
+		return refuse(err, err_len, "'%.*s' is not name=value", (int)strcspn(name, " \t:"),
+			      name);
 	*equals = '\0';
 	return config_set(c, trim(name), trim(equals + 1), err, err_len);
 }
@@ -131,24 +133,20 @@ static bool is_service_link(const char *name)
 static int set_variable(struct config *c, const char *variable, char *err, size_t err_len)
 {
 	size_t len = strcspn(variable, "=");
-	char *full = strndup(variable, len), *name, why[MESSAGE_MAX];
+	char *full = strndup(variable, len), *name = full ? strdup(full) : NULL;
+	char why[MESSAGE_MAX];
 	int rc = 0;
 
-	if (!full)
-		return refuse_memory(err, err_len);
-	if (!is_service_link(full)) {
-		name = strdup(full + strlen(ENV_PREFIX));
-		if (!name) {
-			free(full);
-			return refuse_memory(err, err_len);
-		}
+	if (!name) {
+		rc = refuse_memory(err, err_len);
+	} else if (!is_service_link(full)) {
 		for (char *s = name; *s; s++)
 			*s = *s == '_' ? '.' : tolower((unsigned char)*s);
-		rc = config_set(c, name, variable + len + 1, why, sizeof(why));
+		rc = config_set(c, name + strlen(ENV_PREFIX), variable + len + 1, why, sizeof(why));
 		if (rc)
 			snprintf(err, err_len, "%s: %s", full, why);
-		free(name);
 	}
+	free(name);
 	free(full);
 	return rc;
 }

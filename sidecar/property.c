@@ -18,11 +18,11 @@ static const struct owned {
 	const char *value; /* NULL: cannot be asked for at all */
 	const char *why;
 } owned[] = {
-	{ "acks", "all", "a notification that one broker lost would be lost" },
-	{ "request.required.acks", "all", "a notification that one broker lost would be lost" },
+	{ "acks", "all", "what one broker loses must not be lost" },
 	{ "allow.auto.create.topics", "false", "a mistyped source.topic would become a topic" },
 	{ "auto.commit.enable", "false", "offsets are committed in the publishing transaction" },
 	{ "auto.offset.reset", "error", "a lost position is reported, never guessed" },
+	{ "batch.size", NULL, "it follows max.message.bytes of the notification topic" },
 	{ "check.crcs", "true", "a record that the network changed would be stored" },
 	{ "client.id", NULL, "it is sidenote-<name>-<role>" },
 	{ "delivery.timeout.ms", NULL, "it belongs to the time budget of a transaction" },
@@ -38,11 +38,13 @@ static const struct owned {
 	{ "max.in.flight", "5", "more than five would lose the order" },
 	{ "max.in.flight.requests.per.connection", "5", "more than five would lose the order" },
 	{ "max.poll.interval.ms", "15000", "a leader that hangs must be replaced in bounded time" },
+	{ "message.max.bytes", NULL, "it follows max.message.bytes of the notification topic" },
 	{ "message.timeout.ms", NULL, "it belongs to the time budget of a transaction" },
 	{ "metadata.broker.list", NULL, "an alias: say kafka.bootstrap.servers" },
 	{ "partition.assignment.strategy", "range", "the owner of partition 0 leads" },
 	{ "partitioner", "murmur2",
 	  "a notification goes to its source's partition, or where Java's clients put its key" },
+	{ "request.required.acks", "all", "what one broker loses must not be lost" },
 	{ "test.mock.num.brokers", NULL,
 	  "the mock forgets transactions: exactly once needs real brokers" },
 	{ "transaction.timeout.ms", NULL, "it belongs to the time budget of a transaction" },
@@ -54,18 +56,24 @@ static const struct owned {
 static const char *const secret_parts[] = {
 	"password", "secret", "passphrase", "key.pem", "oauthbearer.config",
 };
-
 #define N_SECRET_PARTS (sizeof(secret_parts) / sizeof(*secret_parts))
 
-/* Properties of librdkafka that end in .file themselves begin like this. */
-static const char NOT_OUR_FILE[] = "sasl.oauthbearer.assertion.";
+static bool ends_with(const char *s, const char *suffix)
+{
+	size_t ls = strlen(s), lx = strlen(suffix);
 
-/* Whether a property is given as the name of the file that holds its value. */
+	return ls >= lx && !strcmp(s + ls - lx, suffix);
+}
+
+/*
+ * Whether a property is given as the name of the file that holds its value.
+ * Three of librdkafka's own end in .file: it reads those itself, again and again.
+ */
 static bool is_in_file(const char *property)
 {
-	size_t len = strlen(property);
-
-	return len > 5 && !strcmp(property + len - 5, ".file") && !strstr(property, NOT_OUR_FILE);
+	return ends_with(property, ".file") && !ends_with(property, "oauthbearer.assertion.file") &&
+	       !ends_with(property, "oauthbearer.assertion.private.key.file") &&
+	       !ends_with(property, "oauthbearer.assertion.jwt.template.file");
 }
 
 bool property_is_secret(const char *name)
@@ -292,34 +300,28 @@ static void print_owned(FILE *f)
 			owned[i].why);
 }
 
-static const char intro[] = "\n"
-			    "## Properties of librdkafka\n"
-			    "\n"
-			    "`kafka.<property>` goes to every client, `consumer.<property>` "
-			    "and `producer.<property>` to\n"
-			    "those of one kind. `kafka.bootstrap.servers` is required. The "
-			    "properties are those of the\n"
-			    "librdkafka in use. Through the environment: "
-			    "`SIDENOTE_KAFKA_BOOTSTRAP_SERVERS`; the very few\n"
-			    "with a `_` of their own (`log_level`) need a file or `-X`.\n"
-			    "\n"
-			    "Exactness owns these; another value is an error:\n"
-			    "\n";
+static const char intro[] =
+	"\n"
+	"## Properties of librdkafka\n"
+	"\n"
+	"`kafka.<property>` goes to every client, `consumer.<property>` and\n"
+	"`producer.<property>` to those of one kind. `kafka.bootstrap.servers` is required. The\n"
+	"properties are those of the librdkafka in use. Through the environment:\n"
+	"`SIDENOTE_KAFKA_BOOTSTRAP_SERVERS`; the very few with a `_` of their own (`log_level`)\n"
+	"need a file or `-X`.\n"
+	"\n"
+	"Exactness owns these; another value is an error:\n"
+	"\n";
 static const char secrets_intro[] =
 	"\n"
 	"## Secrets\n"
 	"\n"
-	"`<name>.file=PATH` reads the value of any property of librdkafka "
-	"from a file, less one newline\n"
-	"at its end: `kafka.sasl.password.file=/run/secrets/kafka`. A "
-	"secret's file that its group or\n"
-	"others may read is refused, unless it is under `/run/secrets` or "
-	"`$CREDENTIALS_DIRECTORY`,\n"
-	"where the container or service manager decides who sees it. `-X` "
-	"refuses secrets: every user\n"
-	"of a host can read its command lines. Wherever values are printed, "
-	"secrets are masked: all\n"
-	"properties whose name contains";
+	"`<name>.file=PATH` reads the value of any property of librdkafka from a file, less one\n"
+	"newline at its end: `kafka.sasl.password.file=/run/secrets/kafka`. A secret's file that\n"
+	"its group or others may read is refused, unless it is under `/run/secrets` or\n"
+	"`$CREDENTIALS_DIRECTORY`, where the container or service manager decides who sees it.\n"
+	"`-X` refuses secrets: every user of a host can read its command lines. Wherever values\n"
+	"are printed, secrets are masked: those of the properties whose name contains one of";
 
 void property_print(FILE *f)
 {
