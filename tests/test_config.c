@@ -76,14 +76,19 @@ static int read_text(const char *dir, const void *text, size_t len)
 }
 #define read_string(dir, s) read_text(dir, s, sizeof(s) - 1)
 
-/* Runs config_args() on words that end with NULL. */
-static int args(char **argv, int *first)
+static int environment(const char *const *env)
+{
+	return config_environment(&c, (char *const *)env, err, sizeof(err));
+}
+
+/* Runs config_args() on words that end with NULL; they are moved about in `argv`. */
+static int args(const char **argv, int *first)
 {
 	int argc = 0;
 
 	while (argv[argc])
 		argc++;
-	return config_args(&c, argc, argv, first, err, sizeof(err));
+	return config_args(&c, argc, (char **)argv, first, err, sizeof(err));
 }
 
 /* ---- values ---- */
@@ -515,15 +520,15 @@ static void test_what_is_not_a_text_file_is_refused(void **state)
 
 static void test_the_environment_names_options_in_upper_case(void **state)
 {
-	char *env[] = { "PATH=/bin",
-			"SIDENOTE=build/sidenote",
-			"SIDENOTE_NAME=n",
-			"SIDENOTE_BATCH_MS=7",
-			"SIDENOTE_KAFKA_BOOTSTRAP_SERVERS=b:9092",
-			NULL };
+	const char *env[] = { "PATH=/bin",
+			      "SIDENOTE=build/sidenote",
+			      "SIDENOTE_NAME=n",
+			      "SIDENOTE_BATCH_MS=7",
+			      "SIDENOTE_KAFKA_BOOTSTRAP_SERVERS=b:9092",
+			      NULL };
 
 	(void)state;
-	assert_int_equal(config_environment(&c, env, err, sizeof(err)), 0);
+	assert_int_equal(environment(env), 0);
 	assert_string_equal(c.name, "n");
 	assert_int_equal(c.batch_ms, 7);
 	assert_string_equal(kafka("bootstrap.servers"), "b:9092");
@@ -531,32 +536,32 @@ static void test_the_environment_names_options_in_upper_case(void **state)
 
 static void test_an_error_in_the_environment_names_the_variable(void **state)
 {
-	char *env[] = { "SIDENOTE_BATCH_MSS=7", NULL };
+	const char *env[] = { "SIDENOTE_BATCH_MSS=7", NULL };
 
 	(void)state;
-	assert_int_equal(config_environment(&c, env, err, sizeof(err)), -EINVAL);
+	assert_int_equal(environment(env), -EINVAL);
 	assert_string_equal(err, "SIDENOTE_BATCH_MSS: batch.mss: no such option; did you mean "
 				 "batch.ms?");
 }
 
 static void test_variables_that_kubernetes_makes_for_a_service_are_passed_over(void **state)
 {
-	char *env[] = { "SIDENOTE_SERVICE_HOST=10.0.0.1",
-			"SIDENOTE_SERVICE_PORT=80",
-			"SIDENOTE_SERVICE_PORT_METRICS=80",
-			"SIDENOTE_PORT=tcp://10.0.0.1:80",
-			"SIDENOTE_PORT_80_TCP=tcp://10.0.0.1:80",
-			"SIDENOTE_PORT_80_TCP_ADDR=10.0.0.1",
-			"SIDENOTE_USERS_SERVICE_HOST=10.0.0.1",
-			"SIDENOTE_USERS_PORT_80_TCP=tcp://10.0.0.1:80",
-			NULL };
-	char *other[] = { "SIDENOTE_PORTAL=x", NULL };
-	char *kerberos[] = { "SIDENOTE_KAFKA_SASL_KERBEROS_SERVICE_NAME=k", NULL };
+	const char *env[] = { "SIDENOTE_SERVICE_HOST=10.0.0.1",
+			      "SIDENOTE_SERVICE_PORT=80",
+			      "SIDENOTE_SERVICE_PORT_METRICS=80",
+			      "SIDENOTE_PORT=tcp://10.0.0.1:80",
+			      "SIDENOTE_PORT_80_TCP=tcp://10.0.0.1:80",
+			      "SIDENOTE_PORT_80_TCP_ADDR=10.0.0.1",
+			      "SIDENOTE_USERS_SERVICE_HOST=10.0.0.1",
+			      "SIDENOTE_USERS_PORT_80_TCP=tcp://10.0.0.1:80",
+			      NULL };
+	const char *other[] = { "SIDENOTE_PORTAL=x", NULL };
+	const char *kerberos[] = { "SIDENOTE_KAFKA_SASL_KERBEROS_SERVICE_NAME=k", NULL };
 
 	(void)state;
-	assert_int_equal(config_environment(&c, env, err, sizeof(err)), 0);
-	assert_int_equal(config_environment(&c, other, err, sizeof(err)), -EINVAL);
-	assert_int_equal(config_environment(&c, kerberos, err, sizeof(err)), 0);
+	assert_int_equal(environment(env), 0);
+	assert_int_equal(environment(other), -EINVAL);
+	assert_int_equal(environment(kerberos), 0);
 	assert_string_equal(kafka("sasl.kerberos.service.name"), "k");
 }
 
@@ -567,19 +572,19 @@ static void test_arguments_win_over_the_environment_and_that_over_files(void **s
 	char *one = make_file(*state, "one", 0600,
 			      "batch.ms=1\nbatch.records=1\nstate.lease.ms=101\nname=f\n", 52);
 	char *two = make_file(*state, "two", 0600, "batch.ms=2\n", 11);
-	char *argv[] = { "run",
-			 "-X",
-			 "batch.ms=4",
-			 "-F",
-			 one,
-			 "-F",
-			 two,
-			 "-Xsource.topic=t",
-			 "-Xstate.dir=/s",
-			 "-X",
-			 "kafka.bootstrap.servers=b",
-			 "--check",
-			 NULL };
+	const char *argv[] = { "run",
+			       "-X",
+			       "batch.ms=4",
+			       "-F",
+			       one,
+			       "-F",
+			       two,
+			       "-Xsource.topic=t",
+			       "-Xstate.dir=/s",
+			       "-X",
+			       "kafka.bootstrap.servers=b",
+			       "--check",
+			       NULL };
 	int first = 0;
 
 	setenv("SIDENOTE_BATCH_RECORDS", "3", 1);
@@ -597,14 +602,14 @@ static void test_arguments_win_over_the_environment_and_that_over_files(void **s
 
 static void test_other_words_may_stand_before_and_between(void **state)
 {
-	char *argv[] = { "check", "--online",
-			 "-X",    "name=n",
-			 "word",  "-Xsource.topic=t",
-			 "-X",    "state.dir=/s",
-			 "-X",    "kafka.bootstrap.servers=b",
-			 "--",    "-X",
-			 "key",   NULL };
-	char *rest[] = { "--online", "word", "--", "-X", "key" };
+	const char *argv[] = { "check", "--online",
+			       "-X",    "name=n",
+			       "word",  "-Xsource.topic=t",
+			       "-X",    "state.dir=/s",
+			       "-X",    "kafka.bootstrap.servers=b",
+			       "--",    "-X",
+			       "key",   NULL };
+	const char *rest[] = { "--online", "word", "--", "-X", "key" };
 	int first = 0;
 
 	(void)state;
@@ -616,7 +621,7 @@ static void test_other_words_may_stand_before_and_between(void **state)
 
 static void test_a_secret_among_the_arguments_is_refused_with_the_way_out(void **state)
 {
-	char *argv[] = { "run", "-X", "kafka.sasl.password=hunter2", NULL };
+	const char *argv[] = { "run", "-X", "kafka.sasl.password=hunter2", NULL };
 	int first;
 
 	(void)state;
@@ -628,8 +633,8 @@ static void test_a_secret_among_the_arguments_is_refused_with_the_way_out(void *
 
 static void test_an_argument_without_a_value_is_refused(void **state)
 {
-	char *x[] = { "run", "-X", NULL }, *f[] = { "run", "-F", NULL },
-	     *word[] = { "run", "-X", "name", NULL };
+	const char *x[] = { "run", "-X", NULL }, *f[] = { "run", "-F", NULL },
+		   *word[] = { "run", "-X", "name", NULL };
 	int first;
 
 	(void)state;
