@@ -1,59 +1,216 @@
+/* The verbs, what they tell about themselves, and the way to each. */
 #include "cmd.h"
 #include "config.h"
 #include "nearest.h"
+#include "version.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+
+#define CONFIG_USAGE                                                                               \
+	"  -F FILE          read options from a file; repeatable, the later wins\n"                \
+	"  -X NAME=VALUE    set one option; wins over files and SIDENOTE_* variables\n"
+#define SNAPSHOT_USAGE "  -d DIR           the state directory (state.dir of the sidecar)\n"
+#define JSON_USAGE     "  --json           one JSON object a line\n"
+#define OPTIONS_HINT   "\n`sidenote help options` lists the options.\n"
+
+#define EXIT_0  "\nExit status\n  0  "
+#define EXIT_1  "\n  1  "
+#define EXIT_2  "\n  2  wrong usage or configuration"
+#define EXIT_3  "\n  3  "
+#define EXIT_4  "\n  4  "
+#define EXAMPLE "\n\nExample\n  "
 
 static const struct verb {
 	const char *name;
 	int (*run)(int argc, char **argv);
-	const char *help;
+	const char *help;  /* one line */
+	const char *usage; /* from the arguments on, to the example */
 } verbs[] = {
 #ifdef HAVE_CMD_run
-	{ "run", cmd_run, "the sidecar" },
+	{ "run", cmd_run, "the sidecar: keep the snapshot, publish notifications",
+	  "[-F FILE]... [-X NAME=VALUE]...\n"
+	  "\n"
+	  "Fills the snapshot of source.topic in state.dir, keeps it in step, and publishes\n"
+	  "what was overwritten or deleted to notifications.topic. Several sidecars of one name\n"
+	  "each keep a snapshot; one of them publishes, another takes over when it ends.\n"
+	  "SIGTERM and SIGINT: finish the batch, leave the group, end.\n"
+	  "\n" CONFIG_USAGE OPTIONS_HINT EXIT_0 "stopped by a signal" EXIT_2 EXIT_3
+	  "brokers unreachable, or something they do not let it do" EXIT_4
+	  "stopped rather than guess: the last message has an id and names the way out" EXAMPLE
+	  "sidenote run -F /etc/sidenote/users.conf" },
 #endif
 #ifdef HAVE_CMD_check
-	{ "check", cmd_check, "the configuration and what it needs" },
+	{ "check", cmd_check, "the configuration and what it needs, and nothing else",
+	  "[--online] [--acls] [-F FILE]... [-X NAME=VALUE]...\n"
+	  "\n"
+	  "Prints the options as they are in effect, secrets masked.\n"
+	  "\n" CONFIG_USAGE
+	  "  --online         also ask the brokers: topics, their settings, rights; the disk\n"
+	  "  --acls           print the commands that grant exactly the rights it "
+	  "needs\n" OPTIONS_HINT EXIT_0 "fit to run" EXIT_2 EXIT_3 "brokers unreachable" EXIT_4
+	  "a topic, a right or the disk is not as it must be" EXAMPLE
+	  "sidenote check --online -F /etc/sidenote/users.conf" },
 #endif
 #ifdef HAVE_CMD_demo
-	{ "demo", cmd_demo, "embedded broker, a pipeline, changes to watch" },
+	{ "demo", cmd_demo, "embedded broker, a pipeline, changes to watch",
+	  "\n"
+	  "\n"
+	  "Runs the main job in this one process, with a broker of its own: a compacted topic,\n"
+	  "its snapshot, and the notifications of every change. Needs no server and leaves\n"
+	  "nothing behind.\n" EXIT_0 "it worked" EXIT_3 "it did not" EXAMPLE "sidenote demo" },
 #endif
 #ifdef HAVE_CMD_get
-	{ "get", cmd_get, "look keys up in a snapshot" },
+	{ "get", cmd_get, "look keys up in a snapshot",
+	  "-d DIR [--json] [--after TOKEN] KEY...\n"
+	  "\n"
+	  "Prints the value of each key. Keys are given and printed escaped: \\xHH is a byte,\n"
+	  "\\\\ a backslash.\n"
+	  "\n" SNAPSHOT_USAGE JSON_USAGE "  --after TOKEN    wait until the snapshot has the "
+					 "position `stat` printed as TOKEN\n" EXIT_0
+	  "every key was found" EXIT_1 "one was not" EXIT_2 EXIT_3
+	  "no snapshot, or not there yet" EXIT_4 "the snapshot is damaged" EXAMPLE
+	  "sidenote get -d /var/lib/sidenote/users user-17" },
 #endif
 #ifdef HAVE_CMD_scan
-	{ "scan", cmd_scan, "print a snapshot" },
+	{ "scan", cmd_scan, "print a snapshot, key by key",
+	  "-d DIR [--json] [--prefix P] [--limit N] [--after TOKEN]\n"
+	  "\n"
+	  "Prints keys, escaped, and values in the order of the keys' bytes.\n"
+	  "\n" SNAPSHOT_USAGE JSON_USAGE "  --prefix P       only keys that begin with P\n"
+	  "  --limit N        at most N of them\n"
+	  "  --after TOKEN    wait until the snapshot has the position `stat` printed as "
+	  "TOKEN\n" EXIT_0 "done, also when there was nothing to print" EXIT_2 EXIT_3
+	  "no snapshot, or not there yet" EXIT_4 "the snapshot is damaged" EXAMPLE
+	  "sidenote scan -d /var/lib/sidenote/users --prefix user- --limit 10" },
 #endif
 #ifdef HAVE_CMD_stat
-	{ "stat", cmd_stat, "positions, sizes, role" },
+	{ "stat", cmd_stat, "positions, sizes, lease, role, ready or not",
+	  "-d DIR [--json]\n"
+	  "\n"
+	  "Prints what the state directory tells about itself and its sidecar.\n"
+	  "\n" SNAPSHOT_USAGE JSON_USAGE EXIT_0 "ready" EXIT_2 EXIT_3
+	  "no snapshot, or its sidecar is not ready" EXIT_4 "the snapshot is damaged" EXAMPLE
+	  "sidenote stat -d /var/lib/sidenote/users" },
 #endif
 #ifdef HAVE_CMD_watch
-	{ "watch", cmd_watch, "follow a notification topic" },
+	{ "watch", cmd_watch, "follow a notification topic, one change a line",
+	  "-b BROKERS -t TOPIC [--json] [--prefix P] [-o beginning] [-c N] [-e]\n"
+	  "\n"
+	  "Prints every notification, read committed, with what changed in colour on a terminal.\n"
+	  "\n"
+	  "  -b BROKERS       host:port, several separated by commas\n"
+	  "  -t TOPIC         the notification topic\n" CONFIG_USAGE JSON_USAGE
+	  "  --prefix P       only keys that begin with P\n"
+	  "  -o beginning     from the beginning, not only what is new\n"
+	  "  -c N             end after N notifications\n"
+	  "  -e               end at the end of the topic\n" EXIT_0 "ended as asked" EXIT_2 EXIT_3
+	  "brokers or topic unreachable" EXAMPLE
+	  "sidenote watch -b localhost:9092 -t users.changes -o beginning -e" },
 #endif
 #ifdef HAVE_CMD_verify
-	{ "verify", cmd_verify, "compare a snapshot with its topic" },
+	{ "verify", cmd_verify, "re-read the topic and compare it with the snapshot",
+	  "[--json] [-F FILE]... [-X NAME=VALUE]...\n"
+	  "\n"
+	  "Reads source.topic from its beginning and prints every difference from the snapshot\n"
+	  "in state.dir. The sidecar may run meanwhile.\n"
+	  "\n" CONFIG_USAGE JSON_USAGE OPTIONS_HINT EXIT_0 "equal" EXIT_1 "different" EXIT_2 EXIT_3
+	  "brokers unreachable, or no snapshot" EXIT_4 "the snapshot is damaged" EXAMPLE
+	  "sidenote verify -F /etc/sidenote/users.conf" },
 #endif
 	{ 0 },
 };
 
-int main(int argc, char **argv)
+static const char outro[] =
+	"  help      this; `help WORD` tells all about a word, `help options` has the options\n"
+	"\n"
+	"Data goes to stdout, messages to stderr. Exit status: 0 done, 1 not found or different,\n"
+	"2 wrong usage or configuration, 3 unreachable or not ready, 4 broken invariant.\n"
+	"`sidenote --version` prints the versions of sidenote and its libraries.\n";
+
+static void print_words(FILE *f)
+{
+	fputs("usage: sidenote WORD [ARGUMENT]...\n\n", f);
+	for (const struct verb *v = verbs; v->name; v++)
+		fprintf(f, "  %-8s  %s\n", v->name, v->help);
+	fputs(outro, f);
+}
+
+static const struct verb *find(const char *name)
+{
+	for (const struct verb *v = verbs; v->name; v++)
+		if (!strcmp(v->name, name))
+			return v;
+	return NULL;
+}
+
+static int unknown(const char *word)
 {
 	struct nearest n;
 
-	if (argc < 2)
-		return EXIT_USAGE;
-	if (argc == 3 && !strcmp(argv[1], "help") && !strcmp(argv[2], "options")) {
+	nearest_begin(&n, word);
+	for (const struct verb *v = verbs; v->name; v++)
+		nearest_try(&n, v->name);
+	nearest_try(&n, "help");
+	if (n.best)
+		fprintf(stderr, "sidenote: no such word: %s; did you mean %s?\n", word, n.best);
+	else
+		fprintf(stderr, "sidenote: no such word: %s; `sidenote help` has them all\n", word);
+	return EXIT_USAGE;
+}
+
+static int help(const char *word)
+{
+	const struct verb *v;
+
+	if (!word || !strcmp(word, "help")) {
+		print_words(stdout);
+	} else if (!strcmp(word, "options")) {
 		config_print(stdout);
+	} else if ((v = find(word))) {
+		printf("usage: sidenote %s %s\n", v->name, v->usage);
+	} else {
+		return unknown(word);
+	}
+	return EXIT_DONE;
+}
+
+/* What was printed may be all that somebody keeps: a full disk is not success. */
+static int finish(int status)
+{
+	if (fflush(stdout) || ferror(stdout)) {
+		fprintf(stderr, "sidenote: cannot write to stdout: %s\n", strerror(errno));
+		return status ? status : EXIT_NOT_READY;
+	}
+	return status;
+}
+
+static bool is_help(const char *arg) { return !strcmp(arg, "--help") || !strcmp(arg, "-h"); }
+
+static int dispatch(int argc, char **argv)
+{
+	const char *word = argv[1];
+	const struct verb *v = find(word);
+
+	if (!strcmp(word, "help") || is_help(word))
+		return help(argc > 2 ? argv[2] : NULL);
+	if (!strcmp(word, "--version")) {
+		version_print(stdout);
 		return EXIT_DONE;
 	}
-	nearest_begin(&n, argv[1]);
-	for (const struct verb *v = verbs; v->name; v++) {
-		if (!strcmp(v->name, argv[1]))
-			return v->run(argc - 1, argv + 1);
-		nearest_try(&n, v->name);
+	if (!v)
+		return unknown(word);
+	if (argc > 2 && is_help(argv[2]))
+		return help(word);
+	return v->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		print_words(stderr);
+		return EXIT_USAGE;
 	}
-	fprintf(stderr, "sidenote: no such word: %s%s%s\n", argv[1],
-		n.best ? "; did you mean " : "", n.best ? n.best : "");
-	return EXIT_USAGE;
+	return finish(dispatch(argc, argv));
 }

@@ -1,0 +1,8 @@
+#include "version.h"
+
+#include <librdkafka/rdkafka.h>
+
+void version_print(FILE *f)
+{
+	fprintf(f, "sidenote %s\nlibrdkafka %s\n", SIDENOTE_VERSION, rd_kafka_version_str());
+}
