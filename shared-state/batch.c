@@ -164,7 +164,6 @@ int state_commit(struct state_txn *t)
 
 	lengthen_file(st);
 	st->greeted = true;
-	atomic_store(&st->committed, txnid);
 	if (!st->filling)
 		atomic_raise(&st->durable, txnid - 1);
 	return 0;

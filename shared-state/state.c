@@ -24,7 +24,17 @@ enum {
 	OPEN_RETRY_MS = 20,
 };
 
-#define MAP_BYTES ((size_t)1 << 40) /* address space only; a map never has to grow */
+/* Address space only; a map never has to grow. */
+#if defined(__SANITIZE_THREAD__)
+#define MAP_BYTES ((size_t)1 << 34) /* ThreadSanitizer leaves programs little of it */
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MAP_BYTES ((size_t)1 << 34)
+#endif
+#endif
+#ifndef MAP_BYTES
+#define MAP_BYTES ((size_t)1 << 40)
+#endif
 
 const char *state_strerror(int rc) { return code_name(rc); }
 
@@ -257,7 +267,6 @@ static int load(struct state *st, const struct state_identity *who, const char *
 	else
 		rc = check_meta(st, t, who, path, err, err_len);
 	mdb_txn_commit(t); /* keeps the database handles */
-	atomic_store(&st->committed, txnid);
 	/* what was read back may be in the page cache only, the newest commit's meta page at least
 	 */
 	atomic_store(&st->durable, txnid ? txnid - 1 : 0);
@@ -362,6 +371,43 @@ int state_dir_verify(struct state_dir *d, char *err, size_t err_len)
 	return rc;
 }
 
+/* ---- durability ---- */
+
+/* The newest commit whose meta page is written: any view may have seen it already. */
+static int last_txnid(struct state *st, uint64_t *txnid)
+{
+	MDB_envinfo info;
+	int rc = mdb_env_info(st->env, &info);
+	if (!rc)
+		*txnid = info.me_last_txnid;
+	return code_from_mdb(rc);
+}
+
+int state_make_durable(struct state *st, uint64_t txnid)
+{
+	int rc = atomic_load(&st->broken), fd;
+	if (rc || atomic_load(&st->durable) >= txnid)
+		return rc;
+	/* asked before syncing: of a commit that comes meanwhile only a part may be covered */
+	uint64_t last;
+	rc = last_txnid(st, &last);
+	if (rc)
+		return rc;
+	if (txnid > last)
+		return -EINVAL;
+	rc = mdb_env_get_fd(st->env, &fd);
+	if (!rc && fdatasync(fd))
+		rc = errno;
+	if (rc) {
+		/* the kernel may have dropped the dirty pages: a second attempt proves nothing */
+		rc = code_from_mdb(rc);
+		atomic_store(&st->broken, rc);
+		return rc;
+	}
+	atomic_raise(&st->durable, last);
+	return 0;
+}
+
 /* ---- making a new one ---- */
 
 static int write_first_meta(struct state *st, MDB_txn *t, const struct state_identity *who)
@@ -390,11 +436,7 @@ static int write_first(struct state *st, const struct state_identity *who)
 		mdb_txn_abort(t);
 		return rc;
 	}
-	uint64_t txnid = mdb_txn_id(t);
-	rc = code_from_mdb(mdb_txn_commit(t));
-	if (!rc)
-		atomic_store(&st->committed, txnid);
-	return rc;
+	return code_from_mdb(mdb_txn_commit(t));
 }
 
 /* mdb_env_open() obeys the umask; readers come with the group. */
@@ -445,13 +487,15 @@ int state_create(struct state **out, struct state_dir *d, const struct state_ide
 
 static int make_current(struct state *st)
 {
-	uint64_t committed = atomic_load(&st->committed);
-	int rc = mdb_env_sync(st->env, 1);
+	uint64_t last;
+	int rc = last_txnid(st, &last);
 	if (!rc)
-		rc = mdb_env_set_flags(st->env, MDB_NOSYNC, 0);
+		rc = code_from_mdb(mdb_env_sync(st->env, 1));
+	if (!rc)
+		rc = code_from_mdb(mdb_env_set_flags(st->env, MDB_NOSYNC, 0));
 	if (rc)
-		return code_from_mdb(rc);
-	atomic_raise(&st->durable, committed);
+		return rc;
+	atomic_raise(&st->durable, last);
 	/* the first lease, before the first reader can come */
 	rc = lease_begin(&st->lease, st->env, st->lease_ms);
 	if (!rc)
@@ -484,29 +528,3 @@ int64_t state_lease_wait_ms(struct state *st)
 
 const char *state_uuid(const struct state *st) { return st->uuid; }
 int64_t state_lease_ms(const struct state *st) { return st->lease_ms; }
-
-/* ---- durability ---- */
-
-int state_make_durable(struct state *st, uint64_t txnid)
-{
-	int rc = atomic_load(&st->broken), fd;
-	if (rc)
-		return rc;
-	if (atomic_load(&st->durable) >= txnid)
-		return 0;
-	/* read before syncing: a commit that returns meanwhile is only partly covered */
-	uint64_t committed = atomic_load(&st->committed);
-	if (txnid > committed)
-		return -EINVAL;
-	rc = mdb_env_get_fd(st->env, &fd);
-	if (!rc && fdatasync(fd))
-		rc = errno;
-	if (rc) {
-		/* the kernel may have dropped the dirty pages: a second attempt proves nothing */
-		rc = code_from_mdb(rc);
-		atomic_store(&st->broken, rc);
-		return rc;
-	}
-	atomic_raise(&st->durable, committed);
-	return 0;
-}

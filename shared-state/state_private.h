@@ -28,9 +28,8 @@ struct state {
 	bool greeted;                  /* a commit of this process is in: see batch.c */
 	uint8_t *buf;                  /* grows to the longest journal entry */
 	size_t buf_len;
-	_Atomic uint64_t committed; /* the last commit that returned */
-	_Atomic uint64_t durable;   /* and the last that survives a power cut */
-	atomic_int broken; /* the first failure after which the disk is not to be trusted */
+	_Atomic uint64_t durable; /* the last commit that survives a power cut */
+	atomic_int broken;        /* the first failure after which the disk is not to be trusted */
 };
 
 struct state_txn {
