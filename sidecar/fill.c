@@ -25,6 +25,7 @@ struct fill {
 	struct intake_events ev;
 	int64_t *boundary; /* [n]: -1 until known */
 	bool *done, *blind;
+	bool first; /* nothing was ever published */
 	struct apply_counts counts;
 	uint64_t records, bytes;
 	int64_t began_ms, said_ms;
@@ -169,7 +170,7 @@ static int put_rows(struct fill *f, const struct position *published, int64_t be
 		row->published_n = row->base_n = published[p].n;
 		/* with a boundary at P, versions between P and the end may be gone: the tail
 		 * says where they end */
-		row->whole = published[p].offset >= 0 ? INT64_MAX : f->boundary[p];
+		row->whole = f->first ? f->boundary[p] : INT64_MAX;
 		row->caught_wall_ms = began_wall;
 		row->caught_boot_ms = began_boot;
 		rc = state_partition_set(t, p, row);
@@ -228,10 +229,15 @@ int fill_run(const struct config *c, struct state *st, int n, const struct posit
 	f.ev.eof_offset = calloc((size_t)n, sizeof(*f.ev.eof_offset));
 	if (!from || !f.boundary || !f.done || !f.blind || !f.ev.eof || !f.ev.eof_offset)
 		goto out;
+	/* a partition without P beside others with one is new: it begins at 0 */
+	bool any = false;
+	for (int p = 0; p < n; p++)
+		any |= published[p].offset >= 0;
 	for (int p = 0; p < n; p++) {
 		from[p] = INTAKE_LOG_START;
-		f.boundary[p] = published[p].offset;
+		f.boundary[p] = any && published[p].offset < 0 ? 0 : published[p].offset;
 	}
+	f.first = !any;
 	if (intake_open(&f.in, c, true, n, from, err, err_len)) {
 		*id = "SN-KAFKA-CONFIG";
 		rc = FILL_BROKEN;
@@ -239,7 +245,7 @@ int fill_run(const struct config *c, struct state *st, int n, const struct posit
 	}
 	/* nothing below a boundary at the log's start */
 	for (int p = 0; p < n; p++)
-		if (published[p].offset == 0)
+		if (f.boundary[p] == 0)
 			finish(&f, p, 0);
 	rc = run(&f, published, stop);
 out:

@@ -160,12 +160,13 @@ static void ask_committed(struct owner *o)
 
 /* ---- fitness ---- */
 
-static bool group_is_empty(struct owner *o)
+static bool alone_in_group(struct owner *o)
 {
 	char group[300], err[300];
 
 	kafka_group_id(o->p->config, group, sizeof(group));
-	return kafka_group_members(o->query, group, ANSWER_MS, err, sizeof(err)) == 0;
+	int members = kafka_group_members(o->query, group, ANSWER_MS, err, sizeof(err));
+	return members >= 0 && members <= (o->subscribed ? 1 : 0);
 }
 
 static enum fitness look(struct owner *o, int *where)
@@ -179,7 +180,7 @@ static enum fitness look(struct owner *o, int *where)
 	pipeline_standings(o->p, o->standings);
 	f = decide_fitness(o->standings, o->p->n, self, false, where);
 	/* asking who is in the group costs a request: only where the answer matters */
-	if (f == UNFIT_NOT_WHOLE && (o->subscribed || group_is_empty(o)))
+	if (f == UNFIT_NOT_WHOLE && (o->publisher || alone_in_group(o)))
 		f = FIT_AS_GAP;
 	return f;
 }
@@ -192,6 +193,12 @@ static void subscribe(struct owner *o)
 	if (!rd_kafka_subscribe(o->rk, l))
 		o->subscribed = true;
 	rd_kafka_topic_partition_list_destroy(l);
+}
+
+static void leave(struct owner *o)
+{
+	rd_kafka_unsubscribe(o->rk);
+	o->subscribed = false;
 }
 
 static void act_on(struct owner *o, enum fitness f, int where)
@@ -218,12 +225,10 @@ static void act_on(struct owner *o, enum fitness f, int where)
 			     "partition %d: the journal begins after the published position: "
 			     "filling anew up to there",
 			     where);
-	if (fit && !o->subscribed) {
+	if (fit && !o->subscribed)
 		subscribe(o);
-	} else if (!fit && o->subscribed) {
-		rd_kafka_unsubscribe(o->rk);
-		o->subscribed = false;
-	}
+	else if (!fit && o->subscribed)
+		leave(o);
 }
 
 /* A leader is fit as long as nothing new speaks against it: P moves under our feet. */
@@ -239,8 +244,10 @@ static void consider(struct owner *o)
 		o->asked_ms = now;
 		ask_committed(o);
 	}
-	if (o->publisher && publish_ended(o->publisher))
+	if (o->publisher && publish_ended(o->publisher)) {
 		stop_publisher(o);
+		leave(o); /* to join again, where fit, with a generation that holds */
+	}
 	enum fitness f = look(o, &where);
 	act_on(o, f, where);
 	if (o->publisher && publish_call_ms(o->publisher) > CALL_BUDGET_MS) {

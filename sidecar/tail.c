@@ -336,7 +336,7 @@ static void intake_failed(struct tail *t, int rc)
 static bool must_wait(struct tail *t)
 {
 	struct state_stat s;
-	int64_t max = t->p->config->journal_max_bytes;
+	int64_t max = t->p->journal_max_bytes;
 
 	if (!t->p->publishing || state_stat(t->p->state, &s) || (int64_t)s.journal_bytes < max) {
 		if (t->waiting)

@@ -1,0 +1,576 @@
+#include "run.h"
+#include "cmd.h"
+#include "fill.h"
+#include "kafka.h"
+#include "log.h"
+#include "owner.h"
+#include "pipeline.h"
+#include "state.h"
+#include "tail.h"
+#include "topic.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+enum {
+	ANSWER_MS = 5000,    /* for one question to the broker */
+	RETRY_MS = 1000,
+	SAY_MS = 10000,      /* between lines about the same trouble */
+	AUTH_GRACE_MS = 10000,
+	WATCH_MS = 10000,    /* between looks at the topic while running */
+	SHORTER_TRIES = 10,  /* a broker that just started may not know its high watermark yet */
+};
+
+/* One setting-up, from the first question to the broker to the end of all threads. */
+struct run {
+	const struct config *c; /* own copy of nothing: the caller's */
+	const struct run_options *o;
+	struct state_dir *dir;
+	struct kafka_counts counts;
+	struct kafka_hooks hooks;
+	rd_kafka_t *query;
+	char cluster_id[128];
+	struct topic_settings source, notifications;
+	struct state *state;
+	struct pipeline p;
+	bool refill; /* the state must be filled anew, with b = P */
+	int n;
+	struct position *published; /* [n]: committed at the start; offset -1: none */
+	struct state_partition *rows;
+	int code;   /* exit code, once `ended` */
+	bool ended; /* setting up has failed or was stopped */
+};
+
+static bool end(struct run *r, int code, const char *id, const char *text)
+{
+	if (!r->ended && text)
+		log_error(id, "%s", text);
+	r->ended = true;
+	r->code = code;
+	return false;
+}
+
+/* False: asked to stop. */
+static bool pause_ms(struct run *r, int ms)
+{
+	for (; ms > 0; ms -= 50) {
+		if (atomic_load(r->o->stop))
+			return end(r, EXIT_DONE, NULL, NULL);
+		usleep(50000);
+	}
+	return true;
+}
+
+/* Say a trouble once per SAY_MS while something is tried again. */
+static bool retry(struct run *r, int64_t *said, const char *id, const char *what)
+{
+	int64_t now = kafka_now_ms();
+
+	if (*said == 0 || now - *said >= SAY_MS) {
+		log_warn(id, "%s; trying again", what);
+		*said = now;
+	}
+	return pause_ms(r, RETRY_MS);
+}
+
+/* ---- questions to the broker ---- */
+
+static bool reach_cluster(struct run *r)
+{
+	int64_t began = kafka_now_ms(), said = 0;
+	char err[300];
+
+	r->hooks = (struct kafka_hooks){ .counts = &r->counts };
+	r->query = kafka_new(r->c, KAFKA_QUERY, &r->hooks, err, sizeof(err));
+	if (!r->query)
+		return end(r, EXIT_USAGE, "SN-KAFKA-CONFIG", err);
+	while (kafka_cluster_id(r->query, ANSWER_MS, r->cluster_id, sizeof(r->cluster_id), err,
+				sizeof(err))) {
+		if (atomic_load(&r->counts.auth_failed) &&
+		    kafka_now_ms() - began > AUTH_GRACE_MS)
+			return end(r, EXIT_USAGE, "SN-KAFKA-AUTH",
+				   "the brokers refuse these credentials or this certificate; see "
+				   "the line above and the kafka.sasl.* and kafka.ssl.* options");
+		if (!retry(r, &said, "SN-KAFKA-UNREACHABLE", err))
+			return false;
+	}
+	return true;
+}
+
+static bool findings_let_start(struct run *r, const struct finding *f, int n)
+{
+	for (int i = 0; i < n; i++) {
+		if (f[i].stop)
+			return end(r, EXIT_USAGE, f[i].id, f[i].text);
+		log_warn(f[i].id, "%s", f[i].text);
+	}
+	return true;
+}
+
+static bool ask_source(struct run *r)
+{
+	struct finding f[FINDINGS_MAX];
+	char err[300], text[500];
+	int64_t said = 0;
+	int rc;
+
+	while ((rc = topic_settings(r->query, r->c->source_topic, ANSWER_MS, &r->source, err,
+				    sizeof(err)))) {
+		snprintf(text, sizeof(text), "source topic: %s", err);
+		if (rc == KAFKA_MISSING) {
+			snprintf(text, sizeof(text),
+				 "source topic %s does not exist on this cluster; create it or "
+				 "correct source.topic",
+				 r->c->source_topic);
+			return end(r, EXIT_USAGE, "SN-SOURCE-MISSING", text);
+		}
+		if (!retry(r, &said, rc == KAFKA_DENIED ? "SN-SOURCE-DENIED" : "SN-KAFKA-UNREACHABLE",
+			   text))
+			return false;
+	}
+	r->n = r->source.partitions;
+	return findings_let_start(r, f, topic_source_findings(r->c, &r->source, f));
+}
+
+static bool create_notifications(struct run *r)
+{
+	static const char *const kv[] = { "cleanup.policy", "delete", NULL };
+	char err[300], text[800], command[400];
+
+	topic_create_command(r->c, r->n, command, sizeof(command));
+	if (!r->c->notifications_create) {
+		snprintf(text, sizeof(text),
+			 "notification topic %s does not exist; create it with: %s (or set "
+			 "notifications.create=true)",
+			 r->c->notifications_topic, command);
+		return end(r, EXIT_USAGE, "SN-NOTIFICATIONS-MISSING", text);
+	}
+	if (kafka_topic_create(r->query, r->c->notifications_topic, r->n, kv, ANSWER_MS * 2, err,
+			       sizeof(err))) {
+		snprintf(text, sizeof(text), "%s; create it with: %s", err, command);
+		return end(r, EXIT_USAGE, "SN-NOTIFICATIONS-MISSING", text);
+	}
+	log_info(NULL, "created notification topic %s with %d partitions",
+		 r->c->notifications_topic, r->n);
+	return true;
+}
+
+static bool ask_notifications(struct run *r)
+{
+	struct finding f[FINDINGS_MAX];
+	bool created = false;
+	int64_t said = 0;
+	char err[300];
+	int rc;
+
+	if (!r->c->notifications_topic[0])
+		return true;
+	while ((rc = topic_settings(r->query, r->c->notifications_topic, ANSWER_MS,
+				    &r->notifications, err, sizeof(err)))) {
+		if (rc == KAFKA_MISSING && !created) {
+			if (!create_notifications(r))
+				return false;
+			created = true;
+			continue;
+		}
+		if (!retry(r, &said, "SN-KAFKA-UNREACHABLE", err))
+			return false;
+	}
+	return findings_let_start(
+		r, f, topic_notification_findings(r->c, &r->source, &r->notifications, f));
+}
+
+/* Also the first sight of rule 8: a committed offset that was there and is gone. */
+static bool ask_committed(struct run *r)
+{
+	struct kafka_committed *c = calloc((size_t)r->n, sizeof(*c));
+	int64_t said = 0;
+	char err[300];
+	int rc = c ? 0 : -1;
+
+	r->published = calloc((size_t)r->n, sizeof(*r->published));
+	for (int p = 0; p < r->n && r->published; p++)
+		r->published[p].offset = -1;
+	if (rc || !r->published)
+		return end(r, EXIT_NOT_READY, "SN-MEMORY", "out of memory");
+	if (r->c->notifications_topic[0] && !r->o->offsets_forgotten)
+		while ((rc = kafka_committed(r->query, r->c->source_topic, r->n, ANSWER_MS, c, err,
+					     sizeof(err))))
+			if (!retry(r, &said,
+				   rc == KAFKA_DENIED ? "SN-GROUP-DENIED" : "SN-KAFKA-UNREACHABLE",
+				   err))
+				break;
+	for (int p = 0; p < r->n && !rc && r->c->notifications_topic[0] && !r->o->offsets_forgotten;
+	     p++) {
+		struct metadata m;
+		metadata_parse(&m, c[p].metadata);
+		r->published[p] = (struct position){ c[p].offset, m.n };
+	}
+	free(c);
+	return rc == 0;
+}
+
+/* ---- the state ---- */
+
+static int64_t journal_limit(const struct config *c)
+{
+	int64_t limit = c->journal_max_bytes;
+	struct statvfs v;
+
+	if (limit > 0)
+		return limit;
+	limit = 8LL << 30;
+	if (!statvfs(c->state_dir, &v) &&
+	    (int64_t)(v.f_bavail * v.f_frsize / 4) < limit)
+		limit = (int64_t)(v.f_bavail * v.f_frsize / 4);
+	return limit;
+}
+
+static struct state_identity identity(const struct run *r)
+{
+	return (struct state_identity){ r->c->name, r->cluster_id, r->c->source_topic };
+}
+
+static bool open_state(struct run *r)
+{
+	const struct state_identity who = identity(r);
+	const struct state_options so = { .lease_ms = r->c->state_lease_ms };
+	char err[500];
+	int rc;
+
+	if (r->refill)
+		return true;
+	rc = state_open(&r->state, r->dir, &who, &so, err, sizeof(err));
+	if (!rc)
+		return true;
+	if (rc == -ENOENT || rc == -EBADMSG) {
+		if (rc == -EBADMSG)
+			log_error("SN-STATE-UNREADABLE", "%s; filling anew", err);
+		r->refill = true;
+		return true;
+	}
+	return end(r, rc == -EEXIST || rc == -ENOTSUP ? EXIT_USAGE : EXIT_NOT_READY,
+		   rc == -EEXIST    ? "SN-STATE-FOREIGN"
+		   : rc == -ENOTSUP ? "SN-STATE-FORMAT"
+				    : "SN-STATE-IO",
+		   err);
+}
+
+static bool read_rows(struct run *r)
+{
+	struct state_view *v;
+	int32_t stored = 0;
+	char text[300];
+	int rc = state_view_begin(r->state, &v);
+
+	if (!rc && !(rc = state_view_partitions(v, &stored)))
+		for (int p = 0; p < r->n && p < stored && !rc; p++) {
+			rc = state_view_partition(v, p, &r->rows[p]);
+			if (!state_same_boot(v))
+				r->rows[p].caught_boot_ms = -1;
+		}
+	if (rc) {
+		snprintf(text, sizeof(text), "reading %s: %s", r->c->state_dir, state_strerror(rc));
+		end(r, EXIT_NOT_READY, "SN-STATE-IO", text);
+	} else if (stored > r->n) {
+		snprintf(text, sizeof(text),
+			 "source topic %s has %d partitions and had %d: a topic cannot shrink, so "
+			 "it was recreated; remove the state directory and group sidenote.%s to "
+			 "start as new",
+			 r->c->source_topic, r->n, stored, r->c->name);
+		end(r, EXIT_BROKEN, "SN-PARTITIONS-SHRANK", text);
+	}
+	state_view_end(v);
+	for (int p = stored; p < r->n && !r->ended; p++) {
+		r->rows[p] = STATE_PARTITION_NEW; /* begins at 0, applied and published */
+		log_info(NULL, "partition %d of %s is new: reading it from its start", p,
+			 r->c->source_topic);
+	}
+	return !r->ended;
+}
+
+static bool same_topic(struct run *r, int p)
+{
+	struct state_anchor a[STATE_ANCHORS];
+	char err[300], text[700];
+	struct state_view *v;
+	int64_t said = 0;
+	int tries = 0, rc, n;
+
+	if (state_view_begin(r->state, &v))
+		return end(r, EXIT_NOT_READY, "SN-STATE-IO", "the state cannot be read");
+	n = state_view_anchors(v, p, a);
+	state_view_end(v);
+	for (;;) {
+		rc = topic_is_same(r->query, r->c->source_topic, p, r->rows[p].applied, a,
+				   n < 0 ? 0 : n, err, sizeof(err));
+		if (rc >= 0 && !(rc == TOPIC_SHORTER && tries++ < SHORTER_TRIES))
+			break;
+		if (!retry(r, &said, "SN-KAFKA-UNREACHABLE", err))
+			return false;
+	}
+	if (rc == TOPIC_SAME)
+		return true;
+	if (rc == TOPIC_UNSURE) {
+		log_info(NULL, "partition %d: every record that was read last is superseded by "
+			       "now; nothing speaks against it being the same topic",
+			 p);
+		return true;
+	}
+	snprintf(text, sizeof(text),
+		 "source topic %s was recreated: %s%s; remove the state directory and delete group "
+		 "sidenote.%s to start as new",
+		 r->c->source_topic, err,
+		 rc == TOPIC_OTHER ? " stands another record than the one that was read" : "",
+		 r->c->name);
+	return end(r, EXIT_BROKEN, "SN-TOPIC-RECREATED", text);
+}
+
+static bool check_identity(struct run *r)
+{
+	for (int p = 0; p < r->n; p++)
+		if (r->rows[p].applied > 0 && !same_topic(r, p))
+			return false;
+	return true;
+}
+
+/* notifications.start=beginning on a first start: all history is news, nothing is filled. */
+static bool begin_without_fill(struct run *r)
+{
+	struct state_txn *t;
+	int64_t low, high, said = 0;
+	char err[300];
+	int rc;
+
+	for (int p = 0; p < r->n; p++) {
+		while (kafka_watermarks(r->query, r->c->source_topic, p, ANSWER_MS, &low, &high,
+					err, sizeof(err)))
+			if (!retry(r, &said, "SN-KAFKA-UNREACHABLE", err))
+				return false;
+		r->rows[p] = STATE_PARTITION_NEW;
+		r->rows[p].applied = r->rows[p].start = r->rows[p].base = low;
+		r->rows[p].whole = INT64_MAX; /* until the tail has seen the end */
+		r->rows[p].caught_wall_ms = kafka_wall_ms();
+		r->rows[p].caught_boot_ms = tail_boot_ms();
+	}
+	rc = state_begin(r->state, &t);
+	for (int p = 0; p < r->n && !rc; p++)
+		rc = state_partition_set(t, p, &r->rows[p]);
+	if (!rc)
+		rc = state_commit(t);
+	return rc ? end(r, EXIT_NOT_READY, "SN-STATE-IO", state_strerror(rc)) : true;
+}
+
+static bool fill(struct run *r)
+{
+	const struct state_identity who = identity(r);
+	const struct state_options so = { .lease_ms = r->c->state_lease_ms };
+	bool first = true;
+	const char *id;
+	char err[600];
+	int rc;
+
+	for (int p = 0; p < r->n; p++)
+		first &= r->published[p].offset < 0;
+	state_close(r->state); /* a refill: readers keep the old generation until the switch */
+	r->state = NULL;
+	if (state_create(&r->state, r->dir, &who, &so, err, sizeof(err)))
+		return end(r, EXIT_NOT_READY, "SN-STATE-IO", err);
+	if (first && r->c->notifications_start == START_BEGINNING && r->c->notifications_topic[0]) {
+		if (!begin_without_fill(r))
+			return false;
+	} else {
+		rc = fill_run(r->c, r->state, r->n, r->published, r->rows, r->o->stop, &id, err,
+			      sizeof(err));
+		if (rc == FILL_STOPPED)
+			return end(r, EXIT_DONE, NULL, NULL);
+		if (rc)
+			return end(r, rc == FILL_BROKEN ? EXIT_BROKEN : EXIT_NOT_READY, id, err);
+	}
+	if (state_make_current(r->state, err, sizeof(err)))
+		return end(r, EXIT_NOT_READY, "SN-STATE-IO", err);
+	state_dir_sweep(r->dir);
+	return true;
+}
+
+static bool prepare_state(struct run *r)
+{
+	r->rows = calloc((size_t)r->n, sizeof(*r->rows));
+	if (!r->rows)
+		return end(r, EXIT_NOT_READY, "SN-MEMORY", "out of memory");
+	if (!open_state(r))
+		return false;
+	if (r->refill)
+		return fill(r);
+	return read_rows(r) && check_identity(r);
+}
+
+/* ---- running ---- */
+
+static bool set_up_pipeline(struct run *r)
+{
+	struct pipeline *p = &r->p;
+	const char *cluster = r->c->cluster_name[0] ? r->c->cluster_name : r->cluster_id;
+
+	if (pipeline_init(p, r->c, r->n))
+		return end(r, EXIT_NOT_READY, "SN-MEMORY", "out of memory");
+	p->state = r->state;
+	p->offsets_forgotten = r->o->offsets_forgotten;
+	p->journal_max_bytes = journal_limit(r->c);
+	snprintf(p->cluster, sizeof(p->cluster), "%s", cluster);
+	p->limits = (struct topic_limits){
+		.min_compaction_lag_ms = r->source.min_compaction_lag_ms,
+		.delete_retention_ms = r->source.delete_retention_ms,
+		.max_message_bytes = r->notifications.max_message_bytes,
+		.notification_partitions = r->notifications.partitions,
+	};
+	if (!p->publishing)
+		pipeline_role(p, "standalone: no notifications are configured");
+	return true;
+}
+
+/* The log's end where nothing arrives tells that the tail is caught up; a smaller one, that
+ * the topic is not what it was. */
+static void watch_ends(struct run *r, struct tail *t)
+{
+	struct standing *s = calloc((size_t)r->n, sizeof(*s));
+	int64_t low, high;
+	char err[300];
+
+	if (!s)
+		return;
+	for (int p = 0; p < r->n && !pipeline_stopping(&r->p); p++) {
+		int64_t wall = kafka_wall_ms(), boot = tail_boot_ms();
+		pipeline_standings(&r->p, s);
+		if (kafka_watermarks(r->query, r->c->source_topic, p, ANSWER_MS / 2, &low, &high,
+				     err, sizeof(err)))
+			break;
+		if (high >= s[p].applied)
+			tail_confirm(t, p, high, wall, boot);
+		else
+			log_warn("SN-LOG-END", "%s [%d] ends at %" PRId64 ", before %" PRId64
+					       ", which was read already",
+				 r->c->source_topic, p, high, s[p].applied);
+	}
+	free(s);
+}
+
+static void watch_topic(struct run *r, struct tail *t)
+{
+	char err[300];
+	int n = kafka_partitions(r->query, r->c->source_topic, ANSWER_MS / 2, err, sizeof(err));
+
+	if (n == KAFKA_MISSING)
+		pipeline_end(&r->p, OUTCOME_BROKEN, "SN-SOURCE-MISSING",
+			     "source topic %s was deleted; the snapshot stays readable as it was",
+			     r->c->source_topic);
+	else if (n > r->n)
+		pipeline_end(&r->p, OUTCOME_AGAIN, NULL, "source topic %s has %d partitions now",
+			     r->c->source_topic, n);
+	else if (n >= 0 && n < r->n)
+		pipeline_end(&r->p, OUTCOME_BROKEN, "SN-PARTITIONS-SHRANK",
+			     "source topic %s has %d partitions and had %d: it was recreated",
+			     r->c->source_topic, n, r->n);
+	else if (n >= 0)
+		watch_ends(r, t);
+}
+
+static void supervise(struct run *r, struct tail *t)
+{
+	int64_t watched = kafka_now_ms();
+	bool ready = false;
+
+	while (!pipeline_stopping(&r->p)) {
+		if (atomic_load(r->o->stop)) {
+			pipeline_end(&r->p, OUTCOME_DONE, NULL, "stopping");
+			break;
+		}
+		usleep(50000);
+		pthread_mutex_lock(&r->p.lock);
+		bool now_ready = r->p.caught_up;
+		pthread_mutex_unlock(&r->p.lock);
+		if (now_ready && !ready)
+			log_info(NULL, "ready: the snapshot of %s in %s has caught up",
+				 r->c->source_topic, r->c->state_dir);
+		ready = now_ready;
+		if (kafka_now_ms() - watched >= WATCH_MS) {
+			watch_topic(r, t);
+			watched = kafka_now_ms();
+		}
+	}
+}
+
+static void run_threads(struct run *r)
+{
+	struct tail *tail = NULL;
+	struct owner *owner = NULL;
+
+	if (tail_start(&tail, &r->p, r->rows)) {
+		pipeline_end(&r->p, OUTCOME_UNREACHABLE, "SN-START", "the tail could not start");
+	} else if (r->p.publishing && owner_start(&owner, &r->p, r->query)) {
+		pipeline_end(&r->p, OUTCOME_UNREACHABLE, "SN-START", "the owner could not start");
+	} else {
+		supervise(r, tail);
+	}
+	owner_join(owner);
+	tail_join(tail);
+}
+
+static int exit_code(enum outcome o)
+{
+	static const int codes[] = { [RUNNING] = EXIT_DONE,
+				     [OUTCOME_DONE] = EXIT_DONE,
+				     [OUTCOME_AGAIN] = EXIT_DONE,
+				     [OUTCOME_REFILL] = EXIT_DONE,
+				     [OUTCOME_UNREACHABLE] = EXIT_NOT_READY,
+				     [OUTCOME_USAGE] = EXIT_USAGE,
+				     [OUTCOME_BROKEN] = EXIT_BROKEN };
+	return codes[o];
+}
+
+/* True: once more, `*refill` saying how. */
+static bool run_once(const struct config *c, const struct run_options *o, struct state_dir *dir,
+		     bool *refill, int *code)
+{
+	struct run r = { .c = c, .o = o, .dir = dir, .refill = *refill };
+	bool again = false;
+
+	if (reach_cluster(&r) && ask_source(&r) && ask_notifications(&r) && ask_committed(&r) &&
+	    prepare_state(&r) && set_up_pipeline(&r)) {
+		run_threads(&r);
+		enum outcome out = atomic_load(&r.p.outcome);
+		again = out == OUTCOME_AGAIN || out == OUTCOME_REFILL;
+		*refill = out == OUTCOME_REFILL;
+		r.code = exit_code(out);
+	}
+	*code = r.code;
+	pipeline_free(&r.p);
+	state_close(r.state);
+	free(r.published);
+	free(r.rows);
+	kafka_free(r.query);
+	return again;
+}
+
+int run_sidecar(const struct config *c, const struct run_options *o)
+{
+	struct state_dir *dir;
+	bool refill = false;
+	char err[500];
+	int code;
+	int rc = state_dir_open(&dir, c->state_dir, err, sizeof(err));
+
+	if (rc) {
+		log_error(rc == -EBUSY ? "SN-STATE-BUSY" : "SN-STATE-IO", "%s", err);
+		return rc == -EBUSY || rc == -EACCES || rc == -ENOENT ? EXIT_USAGE : EXIT_NOT_READY;
+	}
+	while (run_once(c, o, dir, &refill, &code) && !atomic_load(o->stop))
+		;
+	state_dir_close(dir);
+	return code;
+}
