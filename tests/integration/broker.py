@@ -191,7 +191,7 @@ class Kafka:
         self._heap = heap
         self._brokers = []
         self._groups = {}
-        self._consumer = None
+        self._consumers = {}
         self._admin = None
         self._rollers = {}
         self.directory = None
@@ -397,9 +397,9 @@ class Kafka:
         for reader in self._groups.values():
             reader.close()
         self._groups = {}
-        if self._consumer:
-            self._consumer.close()
-        self._consumer = None
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._consumers = {}
         self._admin = None
         self._rollers = {}
 
@@ -433,10 +433,10 @@ class Kafka:
         base.update({name.replace("_", "."): value for name, value in config.items()})
         return confluent_kafka.Producer(base)
 
-    def _query(self):
-        if self._consumer is None:
-            self._consumer = self.consumer()
-        return self._consumer
+    def _query(self, isolation="read_committed"):
+        if isolation not in self._consumers:
+            self._consumers[isolation] = self.consumer(**{"isolation.level": isolation})
+        return self._consumers[isolation]
 
     # ------------------------------------------------------------ topics
 
@@ -498,19 +498,24 @@ class Kafka:
     def start_offsets(self, name):
         return {p: self._watermarks(name, p)[0] for p in self.partitions(name)}
 
-    def _watermarks(self, name, partition):
+    def _watermarks(self, name, partition, isolation="read_committed"):
         # A handle answers from what it knows of the topic, which may be older than a new partition,
         # a recreated topic or a new leader: let it look, and try again.
+        consumer = self._query(isolation)
         deadline = time.monotonic() + 20
         while True:
             try:
-                self._query().list_topics(name, timeout=10)
-                return self._query().get_watermark_offsets(TopicPartition(name, partition),
-                                                           timeout=10)
+                consumer.list_topics(name, timeout=10)
+                return consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=10)
             except confluent_kafka.KafkaException:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
+
+    def open_transactions(self, name):
+        """The partitions in which a transaction is open now (last stable offset below the end)."""
+        ends = self._high_watermarks(name)
+        return {p for p, stable in self.end_offsets(name).items() if stable < ends[p]}
 
     def committed(self, group, topic, timeout=10):
         """partition -> (offset, metadata string). The offset is -1001 where none is committed.
@@ -598,23 +603,20 @@ class Kafka:
                                        f"and not {ends}")
                 time.sleep(0.02)
 
-    def _high_watermarks(self, topic):
-        consumer = self.consumer(**{"isolation.level": "read_uncommitted"})
-        try:
-            consumer.list_topics(topic, timeout=10)
-            return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1]
-                    for p in self.partitions(topic)}
-        finally:
-            consumer.close()
+    def _high_watermarks(self, name):
+        return {p: self._watermarks(name, p, "read_uncommitted")[1]
+                for p in self.partitions(name)}
 
     def _roll(self, topic, how):
         if how not in ("transaction", "record"):
             raise ValueError(how)
         time.sleep(0.005)  # segment.ms=1: the next append must be later than the last
         if how not in self._rollers:
-            config = {"transactional.id": f"rig-roll-{uuid.uuid4()}"} if how == "transaction" else {}
-            producer = self.producer(**config)
+            config = {}
             if how == "transaction":
+                config["transactional.id"] = f"rig-roll-{uuid.uuid4()}"
+            producer = self.producer(**config)
+            if config:
                 producer.init_transactions(30)
             self._rollers[how] = producer
         producer = self._rollers[how]

@@ -45,7 +45,8 @@ def some_truth(seed=1, keys=20, records=400, partitions=2, headers=True):
         else:
             value = b'{"n":%d}' % n
         state[key] = value
-        some = (("h", b"%d" % n), ("sidenote.op", b"x"), ("null", None)) if headers and n % 3 else ()
+        some = (("h", b"%d" % n), ("sidenote.op", b"x"), ("null", None))
+        some = some if headers and n % 3 else ()
         truth.append(p, next_offset[p], key, value, 1_700_000_000_000 + n, some)
         next_offset[p] += rng.choice((1, 1, 1, 2))
     return truth
@@ -143,7 +144,8 @@ class PlantedDefects(unittest.TestCase):
             truth = some_truth(seed)
             for operations, names, unchanged in (("ud", ("update", "delete"), False),
                                                  ("cud", ("create", "update", "delete"), True),
-                                                 ("u", ("update",), True), ("d", ("delete",), False)):
+                                                 ("u", ("update",), True),
+                                                 ("d", ("delete",), False)):
                 for start in ({}, {0: 100, 1: 3}):
                     notes = honest(truth, start, operations, unchanged)
                     verdict = judge(truth, start, notes, names, unchanged)

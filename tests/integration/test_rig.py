@@ -78,8 +78,10 @@ class RigItself(RigTest):
             producer.begin_transaction()
             producer.produce(topic, key=b"a", value=b"%d" % n, partition=0)
             producer.flush(30)
+            self.assertEqual(self.kafka.open_transactions(topic), {0})
             self.assertNotIn(b"%d" % n, [m.value() for m in self.kafka.read(topic)])
             (producer.commit_transaction if end == "commit" else producer.abort_transaction)(30)
+        self.assertEqual(self.kafka.open_transactions(topic), set())
         self.assertEqual([m.value() for m in self.kafka.read(topic)], [b"0", b"2"])
         self.assertEqual(len(list(self.kafka.read(topic, isolation="read_uncommitted"))), 3)
         self.assertEqual(self.kafka.end_offsets(topic), {0: 6})  # markers are offsets, too

@@ -138,9 +138,11 @@ _AWKWARD = (
     '{}',
 )
 # Values that are not JSON objects; the envelope wraps them.
-_NOT_JSON_OBJECTS = (b"", b"[1,2,%d]", b"\"text %d\"", b"%d", b"null", b"{\"cut\":%d", b"\x00\xff\xfe%d",
-                     b"{\"a\":%d} x", b"{'single':%d}", b"{\"a\":0%d1}", b"{\"bad utf-8\":\"\xc3%d\"}",
-                     b"{\"a\":NaN,\"b\":%d}", b"{\"a\":%d,}")
+_NOT_JSON_OBJECTS = (
+    b"", b"[1,2,%d]", b'"text %d"', b"%d", b"null", b'{"cut":%d', b"\x00\xff\xfe%d",
+    b'{"a":%d} x', b"{'single':%d}", b'{"a":0%d1}', b'{"bad utf-8":"\xc3%d"}',
+    b'{"a":NaN,"b":%d}', b'{"a":%d,}',
+)
 
 
 def _fill(template, n):
