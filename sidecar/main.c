@@ -68,10 +68,9 @@ static const struct verb {
 	  "Prints the value of each key. Keys are given and printed escaped: \\xHH is a byte,\n"
 	  "\\\\ a backslash.\n"
 	  "\n" SNAPSHOT_USAGE JSON_USAGE "  --after TOKEN    wait until the snapshot has the "
-					 "position `stat` printed as TOKEN\n" EXIT_0
-	  "every key was found" EXIT_1 "one was not" EXIT_2 EXIT_3
-	  "no snapshot, or not there yet" EXIT_4 "the snapshot is damaged" EXAMPLE
-	  "sidenote get -d /var/lib/sidenote/users user-17" },
+	  "position `stat` printed as TOKEN\n" EXIT_0 "every key was found" EXIT_1
+	  "one was not" EXIT_2 EXIT_3 "no snapshot, or not there yet" EXIT_4
+	  "the snapshot is damaged" EXAMPLE "sidenote get -d /var/lib/sidenote/users user-17" },
 #endif
 #ifdef HAVE_CMD_scan
 	{ "scan", cmd_scan, "print a snapshot, key by key",
@@ -169,7 +168,7 @@ static int help(const char *word)
 	} else if (!strcmp(word, "options")) {
 		config_print(stdout);
 	} else if ((v = find(word))) {
-		printf("usage: sidenote %s %s\n", v->name, v->usage);
+		printf("usage: sidenote %s%s%s\n", v->name, *v->usage == '\n' ? "" : " ", v->usage);
 	} else {
 		return unknown(word);
 	}
