@@ -188,8 +188,8 @@ install: all
 	ln -sf $(notdir $(SO)) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsharedstate.so
 	install -m 644 $B/sharedstate.pc $(DESTDIR)$(LIBDIR)/pkgconfig
-	sed 's,/usr/local,$(PREFIX),' sidecar/sidenote.service \
-		>$(DESTDIR)$(PREFIX)/lib/systemd/system/sidenote.service
+	sed 's,/usr/local,$(PREFIX),' sidecar/sidenote@.service \
+		>$(DESTDIR)$(PREFIX)/lib/systemd/system/sidenote@.service
 	$(if $(wildcard docs/man/*.1),install -m 644 $(wildcard docs/man/*.1) \
 		$(DESTDIR)$(PREFIX)/share/man/man1)
 
