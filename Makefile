@@ -49,6 +49,8 @@ override CFLAGS += -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissi
 	-fPIC -fvisibility=hidden -pthread $(HARDENING)
 override CPPFLAGS += -D_GNU_SOURCE -DSIDENOTE_VERSION='"$(VERSION)"' -Ishared-state -Isidecar \
 	$(call pkg,--cflags $(PACKAGES))
+# For the time in which not every verb exists yet.
+override CPPFLAGS += $(patsubst sidecar/cmd_%.c,-DHAVE_CMD_%,$(wildcard sidecar/cmd_*.c))
 override LDFLAGS += -pthread -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed
 
 ifeq ($(SAN),)
@@ -78,9 +80,6 @@ TESTS    := $(patsubst %.c,$B/%,$(wildcard tests/test_*.c))
 FUZZERS  := $(patsubst %.c,$B/%,$(wildcard tests/fuzz/fuzz_*.c))
 UNIT     ?= $(TESTS)
 SO       := $B/libsharedstate.so.$(VERSION)
-
-# For the time in which not every verb exists yet.
-$(MAIN_OBJ): override CPPFLAGS += $(patsubst sidecar/cmd_%.c,-DHAVE_CMD_%,$(wildcard sidecar/cmd_*.c))
 
 # A sanitized shared object would need its sanitizer in every program that loads it.
 all: $B/sidenote $B/libsharedstate.a $(if $(SAN),,$(SO) $B/sharedstate.pc)
