@@ -389,7 +389,7 @@ int state_make_durable(struct state *st, uint64_t txnid)
 	if (rc || atomic_load(&st->durable) >= txnid)
 		return rc;
 	/* asked before syncing: of a commit that comes meanwhile only a part may be covered */
-	uint64_t last;
+	uint64_t last = 0; /* gcc 14 does not see that 0 means written */
 	rc = last_txnid(st, &last);
 	if (rc)
 		return rc;
@@ -487,7 +487,7 @@ int state_create(struct state **out, struct state_dir *d, const struct state_ide
 
 static int make_current(struct state *st)
 {
-	uint64_t last;
+	uint64_t last = 0; /* gcc 14 does not see that 0 means written */
 	int rc = last_txnid(st, &last);
 	if (!rc)
 		rc = code_from_mdb(mdb_env_sync(st->env, 1));
