@@ -192,6 +192,15 @@ int state_view_journal_next(struct state_view *v, struct change *c);
 int state_view_get(struct state_view *v, const void *skey, size_t skey_len, const void **rec,
 		   size_t *rec_len);
 
+/**
+ * Walk the records in the order of their stored keys.  The first call of a view
+ * begins after stored key `after` (length 0: at the first); later calls go on
+ * and do not look at it.  0 or -ENOENT at the end.  A walk longer than a lease
+ * must go on in a new view, after the last key it has seen.
+ */
+int state_view_walk(struct state_view *v, const void *after, size_t after_len, const void **skey,
+		    size_t *skey_len, const void **rec, size_t *rec_len);
+
 struct state_stat {
 	uint64_t records, journal_entries;
 	uint64_t records_bytes, journal_bytes; /* pages in use, in bytes */

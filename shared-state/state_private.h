@@ -45,6 +45,7 @@ struct state_txn {
 struct state_view {
 	struct state *st;
 	MDB_txn *txn;
+	MDB_cursor *records; /* NULL until the records are walked */
 	MDB_cursor *journal; /* NULL until the journal is read */
 	int32_t partition;   /* that `journal` is in */
 };

@@ -36,6 +36,8 @@ void state_view_end(struct state_view *v)
 {
 	if (!v)
 		return;
+	if (v->records)
+		mdb_cursor_close(v->records);
 	if (v->journal)
 		mdb_cursor_close(v->journal);
 	mdb_txn_abort(v->txn);
@@ -120,6 +122,37 @@ int state_view_get(struct state_view *v, const void *skey, size_t skey_len, cons
 	int rc = mdb_get(v->txn, v->st->records, &k, &r);
 	if (rc)
 		return code_from_mdb(rc);
+	*rec = r.mv_data;
+	*rec_len = r.mv_size;
+	return 0;
+}
+
+/* The first step of a walk: onto the first key after `after`. */
+static int walk_first(struct state_view *v, const void *after, size_t after_len, MDB_val *k,
+		      MDB_val *r)
+{
+	int rc = mdb_cursor_open(v->txn, v->st->records, &v->records);
+	if (rc)
+		return rc;
+	if (!after_len)
+		return mdb_cursor_get(v->records, k, r, MDB_FIRST);
+	*k = (MDB_val){ .mv_size = after_len, .mv_data = (void *)after };
+	rc = mdb_cursor_get(v->records, k, r, MDB_SET_RANGE);
+	if (!rc && k->mv_size == after_len && !memcmp(k->mv_data, after, after_len))
+		rc = mdb_cursor_get(v->records, k, r, MDB_NEXT);
+	return rc;
+}
+
+int state_view_walk(struct state_view *v, const void *after, size_t after_len, const void **skey,
+		    size_t *skey_len, const void **rec, size_t *rec_len)
+{
+	MDB_val k, r;
+	int rc = v->records ? mdb_cursor_get(v->records, &k, &r, MDB_NEXT)
+			    : walk_first(v, after, after_len, &k, &r);
+	if (rc)
+		return code_from_mdb(rc);
+	*skey = k.mv_data;
+	*skey_len = k.mv_size;
 	*rec = r.mv_data;
 	*rec_len = r.mv_size;
 	return 0;
