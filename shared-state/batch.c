@@ -18,6 +18,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* LMDB's 16-bit offsets and lengths lead at most three times 64 KiB past a page. */
+enum { MARGIN_BYTES = 256 << 10 };
+
 static MDB_val val(const void *bytes, size_t len)
 {
 	return (MDB_val){ .mv_size = len, .mv_data = (void *)bytes };
@@ -124,9 +127,13 @@ static int write_failed(struct state *st, int rc)
 }
 
 /*
+ * Keep the file longer than its last page, by an unwritten margin.
+ *
  * A commit that freed pages which it had itself taken from the end of the file
- * leaves the file shorter than its meta page says.  LMDB does not mind, but it
- * looks like damage: see generation_preflight().
+ * does not write them, and leaves the file shorter than its meta page says: LMDB
+ * does not mind, but it looks like damage (see generation_preflight()).  And a
+ * reader that was stopped for longer than a lease may follow what was a page
+ * once to some bytes behind the last one, where there must be something to read.
  */
 static void lengthen_file(const struct state *st)
 {
@@ -136,7 +143,7 @@ static void lengthen_file(const struct state *st)
 	if (mdb_env_info(st->env, &info) || mdb_env_get_fd(st->env, &fd) || fstat(fd, &s))
 		return;
 	off_t wanted = (off_t)((info.me_last_pgno + 1) * st->page_bytes);
-	if (s.st_size < wanted && ftruncate(fd, wanted))
+	if (s.st_size < wanted + MARGIN_BYTES && ftruncate(fd, wanted + 4 * MARGIN_BYTES))
 		return; /* state_open() tells the difference, at the cost of a full read */
 }
 
