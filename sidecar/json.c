@@ -300,6 +300,61 @@ bool json_is_object(const void *bytes, size_t len)
 	return is_object(p, end);
 }
 
+/* ---- members; here nothing is known about the bytes ---- */
+
+static const uint8_t *skip_space_to(const uint8_t *p, const uint8_t *end, uint8_t wanted)
+{
+	while (p < end && class[*p] & SPACE)
+		p++;
+	return p < end && *p == wanted ? p + 1 : NULL;
+}
+
+/* At the ',' or bracket that ends the value at p, or NULL. */
+static const uint8_t *value_end(const uint8_t *p, const uint8_t *end)
+{
+	size_t depth = 0;
+
+	while (p && p < end) {
+		uint8_t c = *p++;
+
+		if (c == '"')
+			p = skip_string(p, end);
+		else if (c == '{' || c == '[')
+			depth++;
+		else if (!depth && (c == '}' || c == ']' || c == ','))
+			return p - 1;
+		else if (c == '}' || c == ']')
+			depth--;
+	}
+	return NULL;
+}
+
+bool json_next_member(const void *object, size_t len, size_t *pos, struct json_member *m)
+{
+	const uint8_t *start = object, *end = start + len;
+	const uint8_t *name, *name_end, *value, *p;
+
+	name = skip_space_to(start + *pos, end, *pos ? ',' : '{');
+	name = name ? skip_space_to(name, end, '"') : NULL;
+	name_end = name ? skip_string(name, end) : NULL;
+	value = name_end ? skip_space_to(name_end, end, ':') : NULL;
+	p = value ? value_end(value, end) : NULL;
+	if (!p)
+		return false;
+	*pos = (size_t)(p - start);
+	while (value < p && class[*value] & SPACE)
+		value++;
+	while (p > value && class[p[-1]] & SPACE)
+		p--;
+	*m = (struct json_member){ .name = (const char *)name,
+				   .name_len = (size_t)(name_end - 1 - name),
+				   .value = (const char *)value,
+				   .value_len = (size_t)(p - value) };
+	return true;
+}
+
+/* ---- text as a string ---- */
+
 static char *put_escape(char *out, uint8_t c)
 {
 	static const char hex[] = "0123456789abcdef";

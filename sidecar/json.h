@@ -34,4 +34,17 @@ bool json_is_object(const void *bytes, size_t len);
  */
 char *json_put_string(char *out, const void *bytes, size_t len);
 
+/* A member of an object, as it is written: the name without its quotes. */
+struct json_member {
+	const char *name, *value;
+	size_t name_len, value_len;
+};
+
+/**
+ * Step through the members of an object: true and *m, false behind the last
+ * one.  Start with *pos = 0.  Only finds its way and does not validate:
+ * bytes that are no object have some members or none.
+ */
+bool json_next_member(const void *object, size_t len, size_t *pos, struct json_member *m);
+
 #endif

@@ -369,6 +369,50 @@ static void test_whatever_is_written_as_a_string_is_valid_json(void **state)
 	}
 }
 
+/* All members, as "name=value;". */
+static const char *members(const char *object, size_t len)
+{
+	static char text[1024];
+	struct json_member m;
+	char *p = text;
+
+	*p = '\0';
+	for (size_t pos = 0; json_next_member(object, len, &pos, &m);)
+		p += sprintf(p, "%.*s=%.*s;", (int)m.name_len, m.name, (int)m.value_len, m.value);
+	return text;
+}
+#define MEMBERS(object) members(object, sizeof(object) - 1)
+
+static void test_members_are_found_as_they_are_written(void **state)
+{
+	(void)state;
+	assert_string_equal(MEMBERS("{}"), "");
+	assert_string_equal(MEMBERS(" { } "), "");
+	assert_string_equal(MEMBERS("{\"a\":1}"), "a=1;");
+	assert_string_equal(
+		MEMBERS(" { \"a\" : [1, {\"b\":2}] ,\n\"c\\\"\":\"},{\" , \"\":null } "),
+		"a=[1, {\"b\":2}];c\\\"=\"},{\";=null;");
+	assert_string_equal(MEMBERS("{\"a\":{},\"a\":[]}"), "a={};a=[];");
+}
+
+static void test_what_is_no_object_has_no_members_beyond_its_end(void **state)
+{
+	static const char text[] = "{\"a\":[1,{\"b\":\"c\"}],\"d\":true}";
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(text) - 1; i++) {
+		char *exact = malloc(i);
+
+		memcpy(exact, text, i);
+		members(exact, i);
+		free(exact);
+	}
+	assert_string_equal(MEMBERS("[1]"), "");
+	assert_string_equal(MEMBERS("{\"a\"}"), "");
+	assert_string_equal(MEMBERS("{\"a\":\"\xff\"}"), "");
+	assert_string_equal(MEMBERS("{\"a\":1]x"), "a=1;");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -394,6 +438,8 @@ int main(void)
 		cmocka_unit_test(test_a_name_may_come_twice),
 		cmocka_unit_test(test_text_is_written_as_a_string_of_its_characters),
 		cmocka_unit_test(test_whatever_is_written_as_a_string_is_valid_json),
+		cmocka_unit_test(test_members_are_found_as_they_are_written),
+		cmocka_unit_test(test_what_is_no_object_has_no_members_beyond_its_end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,6 +31,17 @@ static int depth_of(const uint8_t *p, size_t size)
 	return deepest;
 }
 
+/* Every member ends inside. */
+static void walk(const uint8_t *data, size_t size)
+{
+	struct json_member m;
+
+	for (size_t pos = 0; json_next_member(data, size, &pos, &m);)
+		if (pos > size || (const uint8_t *)m.value + m.value_len > data + pos ||
+		    m.name + m.name_len >= m.value)
+			abort();
+}
+
 /* The same bytes at the very end of an allocation, where reading too far is seen. */
 static bool ours(const uint8_t *data, size_t size)
 {
@@ -40,6 +51,7 @@ static bool ours(const uint8_t *data, size_t size)
 	if (size)
 		memcpy(exact, data, size);
 	ok = json_is_object(exact, size);
+	walk(exact, size);
 	free(exact);
 	return ok;
 }
