@@ -37,6 +37,7 @@ enum {
 #endif
 
 const char *state_strerror(int rc) { return code_name(rc); }
+const char *state_engine(void) { return mdb_version(NULL, NULL, NULL); }
 
 /* ---- the environment ---- */
 

@@ -99,6 +99,8 @@ int64_t state_lease_wait_ms(struct state *st);
 const char *state_uuid(const struct state *st);
 int64_t state_lease_ms(const struct state *st);
 const char *state_strerror(int rc);
+/** Name and version of the LMDB that is linked. */
+const char *state_engine(void);
 
 /* ---- positions ---- */
 

@@ -1,8 +1,11 @@
 #include "version.h"
 
+#include "state.h"
+
 #include <librdkafka/rdkafka.h>
 
 void version_print(FILE *f)
 {
-	fprintf(f, "sidenote %s\nlibrdkafka %s\n", SIDENOTE_VERSION, rd_kafka_version_str());
+	fprintf(f, "sidenote %s\nlibrdkafka %s\n%s\n", SIDENOTE_VERSION, rd_kafka_version_str(),
+		state_engine());
 }
