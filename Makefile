@@ -170,7 +170,8 @@ fuzz:
 	@$(AGAIN) SAN=fuzz CC=clang run-fuzz
 run-fuzz: $(FUZZERS)
 	@set -e; for t in $(FUZZERS); do echo "== $$t"; mkdir -p $$t.corpus; \
-	$$t -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$$t. -verbosity=0 -print_final_stats=1 $$t.corpus; done
+	$$t -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$$t. -verbosity=0 \
+		-print_final_stats=1 $$t.corpus; done
 
 fmt:
 	clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
