@@ -289,8 +289,11 @@ static bool is_object(const uint8_t *p, const uint8_t *end)
 
 bool json_is_object(const void *bytes, size_t len)
 {
-	const uint8_t *p = bytes, *end = p + len;
+	const uint8_t *p = bytes, *end;
 
+	if (!len)
+		return false; /* bytes may be NULL */
+	end = p + len;
 	while (p < end && class[*p] & SPACE)
 		p++;
 	while (end > p && class[end[-1]] & SPACE)
@@ -331,9 +334,12 @@ static const uint8_t *value_end(const uint8_t *p, const uint8_t *end)
 
 bool json_next_member(const void *object, size_t len, size_t *pos, struct json_member *m)
 {
-	const uint8_t *start = object, *end = start + len;
+	const uint8_t *start = object, *end;
 	const uint8_t *name, *name_end, *value, *p;
 
+	if (!len)
+		return false;
+	end = start + len;
 	name = skip_space_to(start + *pos, end, *pos ? ',' : '{');
 	name = name ? skip_space_to(name, end, '"') : NULL;
 	name_end = name ? skip_string(name, end) : NULL;

@@ -1,0 +1,39 @@
+/*
+ * reading.h - a notification read back: what envelope.c made, in either format.
+ *
+ *   struct reading r;
+ *   rc = reading_open(&r, &note);     // key, value and headers as they came
+ *   ... r.op, r.before, r.after ...
+ *   reading_close(&r);
+ *
+ * For the words that show notifications; a program of yours follows
+ * docs/notifications.md.
+ *
+ * Errors:    0; -EINVAL: not a notification; -ENOMEM.  Nothing is then left to close.
+ * Ownership: points into the note and into its own buffer.
+ */
+#ifndef READING_H
+#define READING_H
+
+#include "envelope.h"
+
+struct reading {
+	char op; /* c, u or d */
+	enum note_cause cause;
+	const char *id; /* as long as id_len says */
+	size_t id_len;
+	int64_t offset, ts_ms;               /* of the source record; -1: not told */
+	int64_t before_offset, before_ts_ms; /* of the old one; -1: none */
+	/* The values as the source said them, or the text that stands for an omitted one. */
+	const void *before, *after; /* NULL: none */
+	size_t before_len, after_len;
+	bool unknown; /* there was an old value, and nobody saw it */
+	bool before_omitted, after_omitted;
+	char *decoded; /* own: values that came as base64 */
+};
+
+int reading_open(struct reading *r, const struct note *n);
+/** Also after a failed reading_open(). */
+void reading_close(struct reading *r);
+
+#endif
