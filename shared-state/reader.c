@@ -84,6 +84,30 @@ void source_put(struct source *src)
 		source_free(src);
 }
 
+/*
+ * LMDB does not tell where the map is.  A short value lies in its page, a page
+ * begins with its own number, and pages are aligned to their size.
+ */
+static int find_map(struct source *src, MDB_txn *t)
+{
+	MDB_val k = { .mv_size = strlen(META_FORMAT), .mv_data = (void *)META_FORMAT }, v;
+	MDB_envinfo info;
+	MDB_stat st;
+	int rc;
+	if ((rc = mdb_get(t, src->meta, &k, &v)) || (rc = mdb_env_info(src->env, &info)) ||
+	    (rc = mdb_env_stat(src->env, &st)))
+		return code_from_mdb(rc);
+	const char *value = v.mv_data;
+	const char *page = value - (uintptr_t)value % st.ms_psize;
+	uint64_t number;
+	memcpy(&number, page, sizeof(number));
+	if (number > info.me_last_pgno)
+		return -EBADMSG;
+	src->map = page - number * st.ms_psize;
+	src->page_bytes = st.ms_psize;
+	return 0;
+}
+
 static int read_meta(struct source *src, MDB_txn *t)
 {
 	int64_t format, lease_ms;
@@ -99,10 +123,7 @@ static int read_meta(struct source *src, MDB_txn *t)
 	if (meta_get_int(t, src->meta, META_LEASE_MS, &lease_ms) || lease_ms < 1)
 		return SSTATE_NOT_READY;
 	src->lease_ns = lease_ms * 1000000;
-	MDB_stat st;
-	rc = mdb_env_stat(src->env, &st);
-	src->page_bytes = st.ms_psize;
-	return code_from_mdb(rc);
+	return find_map(src, t);
 }
 
 struct opening {
@@ -356,7 +377,7 @@ int reader_run(struct sstate *s, reading_fn *fn, void *arg)
 static bool can_be(struct reading *r, const MDB_val *v)
 {
 	mdb_env_info(r->source->env, &r->info);
-	size_t at = (size_t)((char *)v->mv_data - (char *)r->info.me_mapaddr);
+	size_t at = (size_t)((const char *)v->mv_data - r->source->map);
 	size_t end = (r->info.me_last_pgno + 1) * r->source->page_bytes;
 	if (at > end || v->mv_size > end - at)
 		return false;
@@ -424,7 +445,7 @@ int reading_copy(struct reading *r, const MDB_val *skey, const MDB_val *v, struc
 struct lookup {
 	const void *key;
 	size_t key_len;
-	uint8_t skey[KEY_STORED_MAX];
+	const uint8_t *skey;
 	size_t skey_len;
 	/* where to: */
 	struct sstate_buf *buf;
@@ -434,12 +455,24 @@ struct lookup {
 	size_t size, *len;
 };
 
-static int prepare(struct lookup *l, const void *key, size_t key_len)
+/* An ordinary key is stored as it is; `space` is for the others. */
+static int prepare(struct lookup *l, const void *key, size_t key_len, uint8_t *space)
 {
 	l->key = key;
 	l->key_len = key_len;
-	l->skey_len = record_stored_key(l->skey, key, key_len);
+	l->skey = key;
+	l->skey_len = key_len;
+	if (record_key_is_digest(key_len)) {
+		l->skey = space;
+		l->skey_len = record_stored_key(space, key, key_len);
+	}
 	return l->skey_len ? 0 : -ENOMEM;
+}
+
+static int find(struct reading *r, const struct lookup *l, MDB_val *k, MDB_val *v)
+{
+	*k = (MDB_val){ .mv_size = l->skey_len, .mv_data = (void *)l->skey };
+	return code_from_mdb(mdb_get(r->txn, r->source->records, k, v));
 }
 
 /* Two keys could share a digest, though nobody has ever seen any. */
@@ -452,11 +485,11 @@ static int find_record(struct reading *r, void *arg)
 {
 	struct lookup *l = arg;
 	struct sstate_record found;
-	MDB_val k = { .mv_size = l->skey_len, .mv_data = l->skey }, v;
-	int rc = mdb_get(r->txn, r->source->records, &k, &v);
+	MDB_val k, v;
+	int rc = find(r, l, &k, &v);
 	if (rc)
-		return code_from_mdb(rc);
-	rc = reading_copy(r, &k, &v, l->buf, &found); /* k still is ours: mdb_get() leaves it */
+		return rc;
+	rc = reading_copy(r, &k, &v, l->buf, &found);
 	if (rc)
 		return rc;
 	if (is_other_key(l, found.key, found.key_len))
@@ -470,7 +503,8 @@ int sstate_get(struct sstate *s, const void *key, size_t key_len, struct sstate_
 {
 	struct sstate_record found;
 	struct lookup l = { .buf = b, .record = &found };
-	int rc = prepare(&l, key, key_len);
+	uint8_t space[KEY_STORED_MAX];
+	int rc = prepare(&l, key, key_len, space);
 	if (!rc)
 		rc = reader_run(s, find_record, &l);
 	if (!rc)
@@ -482,10 +516,10 @@ static int find_value(struct reading *r, void *arg)
 {
 	struct lookup *l = arg;
 	struct record d;
-	MDB_val k = { .mv_size = l->skey_len, .mv_data = l->skey }, v;
-	int rc = mdb_get(r->txn, r->source->records, &k, &v);
+	MDB_val k, v;
+	int rc = find(r, l, &k, &v);
 	if (rc)
-		return code_from_mdb(rc);
+		return rc;
 	if (!can_be(r, &v))
 		return -EBADMSG;
 	rc = record_decode(&d, v.mv_data, v.mv_size, l->skey, l->skey_len);
@@ -506,7 +540,8 @@ int sstate_get_value(struct sstate *s, const void *key, size_t key_len, void *va
 {
 	size_t found_len;
 	struct lookup l = { .value = value, .size = size, .len = &found_len };
-	int rc = prepare(&l, key, key_len);
+	uint8_t space[KEY_STORED_MAX];
+	int rc = prepare(&l, key, key_len, space);
 	if (!rc)
 		rc = reader_run(s, find_value, &l);
 	if (!rc || rc == -ERANGE)
@@ -563,7 +598,8 @@ int sstate_snapshot_get(struct sstate_snapshot *n, const void *key, size_t key_l
 {
 	struct sstate_record found;
 	struct lookup l = { .buf = b, .record = &found };
-	int rc = prepare(&l, key, key_len);
+	uint8_t space[KEY_STORED_MAX];
+	int rc = prepare(&l, key, key_len, space);
 	if (!rc)
 		rc = snapshot_run(n, find_record, &l);
 	if (!rc)

@@ -33,6 +33,7 @@ struct source {
 	MDB_env *env;
 	MDB_dbi records, journal, meta;
 	int64_t lease_ns;
+	const char *map; /* where the file lies in memory */
 	size_t page_bytes;
 	int64_t generation;
 	dev_t dev; /* of its data file: */
@@ -66,7 +67,7 @@ int64_t reader_clock_ns(void);
 struct source *source_get(struct sstate *s);
 void source_put(struct source *src);
 
-/** Begin; `timed` for rule 2.  Ends with reading_end(), also on a zeroed struct. */
+/** Begin; `timed` for rule 2.  Ends with reading_end(), which a zeroed struct may have too. */
 int reading_begin(struct reading *r, struct source *src, bool timed);
 void reading_end(struct reading *r);
 /** Rules 2 and 3.  After everything has been copied. */
