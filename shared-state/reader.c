@@ -337,12 +337,8 @@ static int make_call(void *call)
 
 int reading_guarded(struct reading *r, reading_fn *fn, void *arg)
 {
-	return guarded(make_call, &(struct call){ fn, r, arg });
-}
-
-bool reading_is_damage(int rc)
-{
-	return rc == -EBADMSG || (rc >= MDB_KEYEXIST && rc <= MDB_LAST_ERRCODE);
+	int rc = guarded(make_call, &(struct call){ fn, r, arg });
+	return rc >= MDB_KEYEXIST && rc <= MDB_LAST_ERRCODE ? -EBADMSG : rc;
 }
 
 static int run_in(struct source *src, reading_fn *fn, void *arg)
@@ -356,7 +352,7 @@ static int run_in(struct source *src, reading_fn *fn, void *arg)
 		rc = reading_guarded(&r, fn, arg);
 		bool valid = reading_valid(&r);
 		reading_end(&r);
-		if (valid && !(reading_is_damage(rc) && ++damaged < DAMAGE_TRIES))
+		if (valid && !(rc == -EBADMSG && ++damaged < DAMAGE_TRIES))
 			return rc;
 	}
 	return SSTATE_STALE;

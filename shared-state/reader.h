@@ -58,7 +58,7 @@ struct reading {
 
 enum {
 	READ_TRIES = 16,
-	DAMAGE_TRIES = 4,
+	DAMAGE_TRIES = 4, /* in a valid state, before damage is believed */
 };
 
 int64_t reader_clock_ns(void);
@@ -78,8 +78,6 @@ typedef int reading_fn(struct reading *r, void *arg);
 
 /** Call fn(r, arg); -EBADMSG if LMDB finds something impossible on the way. */
 int reading_guarded(struct reading *r, reading_fn *fn, void *arg);
-/** Whether a result may be damage, which is believed only in a valid state and when it stays. */
-bool reading_is_damage(int rc);
 /** Call fn guarded, in transactions until one was valid; what it returned then. */
 int reader_run(struct sstate *s, reading_fn *fn, void *arg);
 

@@ -149,7 +149,7 @@ static int valid_step(struct sstate_scan *c, struct step *p)
 		if (rc)
 			return rc;
 		rc = reading_guarded(&c->r, step, p);
-		if (reading_valid(&c->r) && !(reading_is_damage(rc) && ++damaged < DAMAGE_TRIES))
+		if (reading_valid(&c->r) && !(rc == -EBADMSG && ++damaged < DAMAGE_TRIES))
 			return rc;
 		rest(c);
 	}

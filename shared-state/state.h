@@ -59,7 +59,7 @@ int state_dir_verify(struct state_dir *d, char *err, size_t err_len);
 
 /* ---- an open generation ---- */
 
-struct state_identity { /* whose state this is; strings are copied */
+struct state_identity {         /* whose state this is; strings are copied */
 	const char *name;       /* pipeline */
 	const char *cluster_id; /* "" until known: then not compared */
 	const char *topic;
@@ -112,14 +112,16 @@ struct state_partition {
 	int64_t base;    /* the journal holds every change from here on ... */
 	uint32_t base_n; /* ... and, at exactly `base`, from this n on */
 	uint32_t published_n;
-	int64_t published; /* P as last seen committed; -1: never */
+	int64_t published;      /* P as last seen committed; -1: never */
 	int64_t caught_wall_ms; /* the last EOF event: wall clock, ... */
 	int64_t caught_boot_ms; /* ... CLOCK_BOOTTIME; -1: never, or before the last boot */
 	int64_t due;            /* a round is due for keys stored below this; -1: none */
 };
 #define STATE_PARTITION_NEW                                                                        \
-	(struct state_partition){ .published = -1, .caught_wall_ms = -1, .caught_boot_ms = -1,     \
-				  .due = -1 }
+	(struct state_partition)                                                                   \
+	{                                                                                          \
+		.published = -1, .caught_wall_ms = -1, .caught_boot_ms = -1, .due = -1             \
+	}
 
 /* One of the last records read, to recognise the topic by (newest first). */
 struct state_anchor {
@@ -167,7 +169,8 @@ int state_trim(struct state_txn *t, int32_t p, struct state_partition *row, int6
 
 int state_partition_set(struct state_txn *t, int32_t p, const struct state_partition *row);
 int state_anchors_set(struct state_txn *t, int32_t p, const struct state_anchor *a, int n);
-/** A text in meta: role, ready ...  (heartbeat, lease, cluster and boot id are kept by this module.) */
+/** A text in meta: role, ready ...  (heartbeat, lease, cluster and boot id are kept by this
+ * module.) */
 int state_meta_set(struct state_txn *t, const char *name, const char *text);
 
 /* ---- reading beside the writer: publisher, start, stat ---- */
