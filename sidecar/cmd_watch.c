@@ -10,7 +10,7 @@
 #include "kafka.h"
 #include "log.h"
 #include "property.h"
-#include "reading.h"
+#include "notice.h"
 #include "render.h"
 
 #include <errno.h>
@@ -339,7 +339,7 @@ static const char *const causes[] = {
 };
 
 /* partition, offset and ts are the notification's own, as kcat names them. */
-static void print_json(const rd_kafka_message_t *m, const struct reading *r, const char *key)
+static void print_json(const rd_kafka_message_t *m, const struct notice *r, const char *key)
 {
 	printf("{\"partition\":%d,\"offset\":%" PRId64, m->partition, m->offset);
 	print_number("ts", rd_kafka_message_timestamp(m, NULL));
@@ -362,7 +362,7 @@ static void print_json(const rd_kafka_message_t *m, const struct reading *r, con
 
 /* ---- one message ---- */
 
-static void print_line(const struct watch *w, const struct note *n, const struct reading *r)
+static void print_line(const struct watch *w, const struct note *n, const struct notice *r)
 {
 	char *line = render_line(&(struct render){ .time_ms = r->ts_ms,
 						   .op = r->op,
@@ -380,8 +380,8 @@ static void print_line(const struct watch *w, const struct note *n, const struct
 	free(line);
 }
 
-static void print_reading(const struct watch *w, const rd_kafka_message_t *m, const struct note *n,
-			  const struct reading *r)
+static void print_notice(const struct watch *w, const rd_kafka_message_t *m, const struct note *n,
+			 const struct notice *r)
 {
 	char *key;
 
@@ -406,17 +406,17 @@ static void show(struct watch *w, const rd_kafka_message_t *m)
 			  .key_len = m->key ? m->key_len : 0,
 			  .value = m->payload,
 			  .value_len = m->len };
-	struct reading r;
+	struct notice r;
 
 	if (!is_wanted(w, &n))
 		return;
-	if (take_headers(w, m, &n) || reading_open(&r, &n)) {
+	if (take_headers(w, m, &n) || notice_open(&r, &n)) {
 		fprintf(stderr, "sidenote watch: %s [%d] at %" PRId64 " is not a notification\n",
 			w->topic, m->partition, m->offset);
 		return;
 	}
-	print_reading(w, m, &n, &r);
-	reading_close(&r);
+	print_notice(w, m, &n, &r);
+	notice_close(&r);
 	w->shown++;
 }
 

@@ -3,7 +3,7 @@
  * printable line.  Input: op, then key, value and one header's value, each a
  * length of one byte and that many bytes; the last gets what is left.
  */
-#include "reading.h"
+#include "notice.h"
 #include "render.h"
 
 #include <stdlib.h>
@@ -15,10 +15,10 @@ static const char *const names[] = { "sidenote.before", "sidenote.offset", "side
 
 static void show(const struct note *n)
 {
-	struct reading r;
+	struct notice r;
 	char *line;
 
-	if (reading_open(&r, n))
+	if (notice_open(&r, n))
 		return;
 	line = render_line(&(struct render){ .time_ms = r.ts_ms,
 					     .op = r.op,
@@ -32,7 +32,7 @@ static void show(const struct note *n)
 		if ((unsigned char)*p < 0x20)
 			abort();
 	free(line);
-	reading_close(&r);
+	notice_close(&r);
 }
 
 static size_t take(const uint8_t **p, size_t *left)

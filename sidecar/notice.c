@@ -1,4 +1,4 @@
-#include "reading.h"
+#include "notice.h"
 
 #include "base64.h"
 #include "json.h"
@@ -53,7 +53,7 @@ static int64_t number(struct text t)
 	return v;
 }
 
-static int read_identity(struct reading *r, const struct note *n)
+static int read_identity(struct notice *r, const struct note *n)
 {
 	struct text id = header(n, "sidenote.id"), op = header(n, "sidenote.op");
 	struct text cause = header(n, "sidenote.cause");
@@ -69,7 +69,7 @@ static int read_identity(struct reading *r, const struct note *n)
 
 /* ---- raw ---- */
 
-static void read_raw(struct reading *r, const struct note *n)
+static void read_raw(struct notice *r, const struct note *n)
 {
 	struct text before = header(n, "sidenote.before");
 
@@ -141,7 +141,7 @@ static bool is_omitted(struct text side)
 	return member(inner, "bytes").p && member(inner, "sha256").p;
 }
 
-static int read_envelope(struct reading *r, const struct note *n)
+static int read_envelope(struct notice *r, const struct note *n)
 {
 	struct text value = { n->value, n->value_len };
 	struct text before = member(value, "before"), after = member(value, "after");
@@ -174,23 +174,23 @@ static int read_envelope(struct reading *r, const struct note *n)
 	return 0;
 }
 
-int reading_open(struct reading *r, const struct note *n)
+int notice_open(struct notice *r, const struct note *n)
 {
 	int rc;
 
-	*r = (struct reading){ 0 };
+	*r = (struct notice){ 0 };
 	rc = read_identity(r, n);
 	if (!rc && header(n, "sidenote.offset").p)
 		read_raw(r, n);
 	else if (!rc)
 		rc = n->value ? read_envelope(r, n) : -EINVAL;
 	if (rc)
-		reading_close(r);
+		notice_close(r);
 	return rc;
 }
 
-void reading_close(struct reading *r)
+void notice_close(struct notice *r)
 {
 	free(r->decoded);
-	*r = (struct reading){ 0 };
+	*r = (struct notice){ 0 };
 }

@@ -1,9 +1,9 @@
-#include "reading.h"
+#include "notice.h"
 #include "harness.h"
 
 static struct envelope e;
 static struct note n;
-static struct reading r;
+static struct notice r;
 
 static struct record record_of(const void *value, size_t len, int64_t offset)
 {
@@ -28,11 +28,11 @@ enum { FORMATS = 3 };
 
 static void make(const struct envelope_options *o, const struct change *c, enum note_cause cause)
 {
-	reading_close(&r);
+	notice_close(&r);
 	envelope_free(&e);
 	envelope_init(&e, o);
 	assert_int_equal(envelope_make(&e, c, cause, 1700000009999, &n), 0);
-	assert_int_equal(reading_open(&r, &n), 0);
+	assert_int_equal(notice_open(&r, &n), 0);
 }
 
 static void assert_side(const void *side, size_t side_len, const void *expected, size_t len)
@@ -155,24 +155,24 @@ static void test_other_messages_are_no_notifications(void **state)
 	struct note other = { .key = "k", .key_len = 1, .value = "{}", .value_len = 2 };
 
 	(void)state;
-	assert_int_equal(reading_open(&r, &other), -EINVAL);
+	assert_int_equal(notice_open(&r, &other), -EINVAL);
 	other.headers = headers;
 	other.n_headers = 1;
-	assert_int_equal(reading_open(&r, &other), -EINVAL);
+	assert_int_equal(notice_open(&r, &other), -EINVAL);
 	other.n_headers = 2;
-	assert_int_equal(reading_open(&r, &other), -EINVAL);
+	assert_int_equal(notice_open(&r, &other), -EINVAL);
 	other.value = NULL;
-	assert_int_equal(reading_open(&r, &other), -EINVAL);
+	assert_int_equal(notice_open(&r, &other), -EINVAL);
 	other.value = "{\"before\":null,\"after\":null,\"source\":1}";
 	other.value_len = strlen(other.value);
-	assert_int_equal(reading_open(&r, &other), 0);
+	assert_int_equal(notice_open(&r, &other), 0);
 	assert_int_equal(r.offset, -1);
 }
 
 static int fini(void **state)
 {
 	(void)state;
-	reading_close(&r);
+	notice_close(&r);
 	envelope_free(&e);
 	return 0;
 }

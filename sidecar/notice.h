@@ -1,10 +1,10 @@
 /*
- * reading.h - a notification read back: what envelope.c made, in either format.
+ * notice.h - a notification read back: what envelope.c made, in either format.
  *
- *   struct reading r;
- *   rc = reading_open(&r, &note);     // key, value and headers as they came
+ *   struct notice r;
+ *   rc = notice_open(&r, &note);     // key, value and headers as they came
  *   ... r.op, r.before, r.after ...
- *   reading_close(&r);
+ *   notice_close(&r);
  *
  * For the words that show notifications; a program of yours follows
  * docs/notifications.md.
@@ -12,12 +12,12 @@
  * Errors:    0; -EINVAL: not a notification; -ENOMEM.  Nothing is then left to close.
  * Ownership: points into the note and into its own buffer.
  */
-#ifndef READING_H
-#define READING_H
+#ifndef NOTICE_H
+#define NOTICE_H
 
 #include "envelope.h"
 
-struct reading {
+struct notice {
 	char op; /* c, u or d */
 	enum note_cause cause;
 	const char *id; /* as long as id_len says */
@@ -32,8 +32,8 @@ struct reading {
 	char *decoded; /* own: values that came as base64 */
 };
 
-int reading_open(struct reading *r, const struct note *n);
-/** Also after a failed reading_open(). */
-void reading_close(struct reading *r);
+int notice_open(struct notice *r, const struct note *n);
+/** Also after a failed notice_open(). */
+void notice_close(struct notice *r);
 
 #endif
