@@ -190,7 +190,11 @@ bool decide_range_is_whole(int64_t away_ms, int64_t min_compaction_lag_ms)
 	return away_ms >= 0 && away_ms < min_compaction_lag_ms;
 }
 
-bool decide_round_due(int64_t away_ms, int64_t delete_retention_ms)
+bool decide_round_due(int64_t away_ms, int64_t delete_retention_ms, bool was_running)
 {
-	return away_ms >= 0 && away_ms > delete_retention_ms / 2;
+	int64_t limit = delete_retention_ms / 2;
+
+	if (was_running && limit < 1000)
+		limit = 1000;
+	return away_ms >= 0 && away_ms > limit;
 }

@@ -109,7 +109,11 @@ bool decide_notify(const struct change *c, bool gap, const struct note_filter *f
  * lost versions to compaction.  `away_ms`: time since the previous EOF event.
  */
 bool decide_range_is_whole(int64_t away_ms, int64_t min_compaction_lag_ms);
-/** Whether a gap between two EOF events makes a round due (half of the retention). */
-bool decide_round_due(int64_t away_ms, int64_t delete_retention_ms);
+/**
+ * Whether a gap between two EOF events makes a round due: half of the
+ * retention; of a tail that was running all the time, a second at least, or a
+ * topic that keeps no tombstones would never be done with rounds.
+ */
+bool decide_round_due(int64_t away_ms, int64_t delete_retention_ms, bool was_running);
 
 #endif

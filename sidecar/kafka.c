@@ -58,7 +58,6 @@ static const struct setting consuming[] = {
 	{ "isolation.level", "read_committed" },
 	{ "enable.partition.eof", "true" },
 	{ "check.crcs", "true" },
-	{ "retry.backoff.ms", "10" },
 	{ NULL, NULL },
 };
 
@@ -68,6 +67,12 @@ static const struct setting tailing[] = {
 	{ "queued.min.messages", "1000000" },
 	{ "queued.max.messages.kbytes", "65536" },
 	{ "fetch.message.max.bytes", "4194304" },
+	{ NULL, NULL },
+};
+
+/* what may be older than what is committed, but never waits for a transaction to end */
+static const struct setting peeking[] = {
+	{ "isolation.level", "read_uncommitted" },
 	{ NULL, NULL },
 };
 
@@ -127,7 +132,7 @@ static int set_pairs(rd_kafka_conf_t *conf, const struct config_pairs *pairs, co
 
 static const char *role_name(enum kafka_role role)
 {
-	static const char *const names[] = { "query", "tail", "fill", "owner", "publish", "tool" };
+	static const char *const names[] = { "query", "peek", "tail", "fill", "owner", "publish", "tool" };
 	return names[role];
 }
 
@@ -163,6 +168,7 @@ static int set_role(rd_kafka_conf_t *conf, const struct config *c, enum kafka_ro
 	}
 	if ((rc = set_all(conf, consuming, err, err_len)) ||
 	    (role == KAFKA_OWNER && (rc = set_all(conf, owning, err, err_len))) ||
+	    (role == KAFKA_PEEK && (rc = set_all(conf, peeking, err, err_len))) ||
 	    (role == KAFKA_QUERY && (rc = set_all(conf, querying, err, err_len))) ||
 	    ((role == KAFKA_TAIL || role == KAFKA_FILL || role == KAFKA_TOOL) &&
 	     (rc = set_all(conf, tailing, err, err_len))))
@@ -265,10 +271,19 @@ out:
 	return rk;
 }
 
+/* An assign-only consumer has nothing to leave; a member has left with kafka_leave(). */
 static void *destroy(void *rk)
 {
 	rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	return NULL;
+}
+
+void kafka_leave(rd_kafka_t *rk)
+{
+	/* a subscription that is still on its way would outlive the close, and librdkafka
+	 * asserts that none does */
+	rd_kafka_unsubscribe(rk);
+	rd_kafka_consumer_close(rk);
 }
 
 void kafka_free(rd_kafka_t *rk)

@@ -24,7 +24,8 @@ enum kafka_rc {
 	KAFKA_UNKNOWN = -5,     /* the broker (a mock, a proxy) does not answer this question */
 };
 
-enum kafka_role { KAFKA_QUERY, KAFKA_TAIL, KAFKA_FILL, KAFKA_OWNER, KAFKA_PUBLISH, KAFKA_TOOL };
+/* KAFKA_PEEK sees committed offsets that a transaction holds open as they were before it. */
+enum kafka_role { KAFKA_QUERY, KAFKA_PEEK, KAFKA_TAIL, KAFKA_FILL, KAFKA_OWNER, KAFKA_PUBLISH, KAFKA_TOOL };
 
 /* What one handle counts; lives as long as the handle's user. */
 struct kafka_counts {
@@ -46,6 +47,8 @@ struct kafka_hooks {
 /** A client of one role: settings of the role, then the user's, then what exactness owns. */
 rd_kafka_t *kafka_new(const struct config *c, enum kafka_role role, const struct kafka_hooks *h,
 		      char *err, size_t err_len);
+/** Leave the group; calls back for the revoke. */
+void kafka_leave(rd_kafka_t *rk);
 /** Destroy; NULL is allowed.  Ends the process when that takes longer than 10 s. */
 void kafka_free(rd_kafka_t *rk);
 
@@ -74,7 +77,11 @@ struct kafka_committed {
 	int64_t offset;
 	char metadata[256];
 };
-/** Stable committed offsets of the group for partitions 0..n-1 of the source topic. */
+/**
+ * Committed offsets of the group for partitions 0..n-1 of the source topic:
+ * stable ones with KAFKA_QUERY, which waits for open transactions; with
+ * KAFKA_PEEK perhaps older ones, at once.
+ */
 int kafka_committed(rd_kafka_t *rk, const char *topic, int n, int timeout_ms,
 		    struct kafka_committed *out, char *err, size_t err_len);
 /** How many members the group has now, or a negative code. */

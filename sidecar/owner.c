@@ -21,7 +21,7 @@ enum {
 
 struct owner {
 	struct pipeline *p;
-	rd_kafka_t *query, *rk;
+	rd_kafka_t *query, *peek, *rk;
 	struct kafka_counts counts;
 	struct kafka_hooks hooks;
 	struct publisher *publisher;
@@ -141,8 +141,11 @@ static void ask_committed(struct owner *o)
 		return;
 	}
 	pipeline_standings(o->p, o->standings); /* before the question: the answer is not older */
-	int rc = kafka_committed(o->query, o->p->config->source_topic, o->p->n, ANSWER_MS,
-				 o->committed, err, sizeof(err));
+	/* a standby must not wait for a transaction that a dead leader left open: only its
+	 * successor ends it.  An older P is safe to trim by and to be fit by; the publisher
+	 * reads it again, after init.  A leader compares, so needs what is really committed. */
+	int rc = kafka_committed(leading ? o->query : o->peek, o->p->config->source_topic, o->p->n,
+				 ANSWER_MS, o->committed, err, sizeof(err));
 	if (rc) {
 		log_debug(NULL, "%s", err);
 		if (rc == KAFKA_DENIED)
@@ -280,7 +283,7 @@ static void *run(void *arg)
 		poll_group(o);
 		consider(o);
 	}
-	rd_kafka_consumer_close(o->rk); /* calls back for the revoke: the publisher stops there */
+	kafka_leave(o->rk); /* calls back for the revoke: the publisher stops there */
 	stop_publisher(o);
 	return NULL;
 }
@@ -293,7 +296,7 @@ static void free_owner(struct owner *o)
 	free(o);
 }
 
-int owner_start(struct owner **out, struct pipeline *p, rd_kafka_t *query)
+int owner_start(struct owner **out, struct pipeline *p, rd_kafka_t *query, rd_kafka_t *peek)
 {
 	struct owner *o = calloc(1, sizeof(*o));
 	char err[300];
@@ -303,6 +306,7 @@ int owner_start(struct owner **out, struct pipeline *p, rd_kafka_t *query)
 		return rc;
 	o->p = p;
 	o->query = query;
+	o->peek = peek;
 	o->fitness = UNFIT_UNKNOWN;
 	o->hooks = (struct kafka_hooks){ .counts = &o->counts,
 					 .rebalance = on_rebalance,

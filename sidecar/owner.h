@@ -21,7 +21,8 @@
 
 struct owner;
 
-int owner_start(struct owner **out, struct pipeline *p, rd_kafka_t *query);
+/** `query`, `peek`: clients of these roles; the caller's, and outlive the owner. */
+int owner_start(struct owner **out, struct pipeline *p, rd_kafka_t *query, rd_kafka_t *peek);
 /** Leave the group, wait for the end.  NULL is allowed. */
 void owner_join(struct owner *o);
 

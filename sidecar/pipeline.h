@@ -28,7 +28,9 @@ enum outcome {
 };
 
 struct topic_limits { /* of source and notification topic, as far as known */
-	int64_t min_compaction_lag_ms, delete_retention_ms;
+	/* read by the tail while the supervisor reads the topic's settings again: the smallest
+	 * delete.retention.ms ever seen counts, and the smallest compaction lag */
+	atomic_llong min_compaction_lag_ms, delete_retention_ms;
 	int64_t max_message_bytes;
 	int notification_partitions; /* 0: none configured */
 };
@@ -52,6 +54,7 @@ struct pipeline {
 	char role[160];        /* with `lock`: leader, standby, or why unfit */
 
 	atomic_int outcome;     /* enum outcome */
+	atomic_bool round_wanted; /* somebody asked for a round, whatever the clock says */
 	atomic_bool leading;    /* the publisher is up */
 	atomic_llong published; /* notifications committed since the start */
 	atomic_llong wrapped, omitted;

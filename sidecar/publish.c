@@ -2,6 +2,7 @@
 #include "batch.h"
 #include "envelope.h"
 #include "log.h"
+#include "readback.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -55,8 +56,13 @@ struct publisher {
 	const char *self;
 	size_t max_bytes;
 
-	struct position *at, *next, *committed; /* [n]: P; after this transaction; last known */
-	int64_t *gap_until;                     /* [n] */
+	/* [n] each: where the journal is read next, before and after this transaction.  Their n
+	 * counts entries of this journal; what is committed counts notifications, by whomever */
+	struct position *at, *next;
+	uint32_t *told, *next_told;  /* [n]: notified at exactly at.offset, next.offset */
+	struct position *committed;  /* [n]: as last known */
+	struct readback *told_before; /* [n]: of P.offset, by whoever led before */
+	int64_t *gap_until;          /* [n] */
 	bool *moved;                            /* [n]: goes into this commit */
 	bool all_offsets;                       /* the next commit names every partition */
 
@@ -157,6 +163,32 @@ static bool full(const struct publisher *pub)
 	       pub->skipped >= 10 * ENTRIES_MAX;
 }
 
+/* A gone key that another leader, or this one before a crash, has told already. */
+static bool told_already(const struct publisher *pub, const struct change *c, int p)
+{
+	return c->cause == CAUSE_RECONCILE && c->has_before &&
+	       readback_has(&pub->told_before[p], c->before.offset);
+}
+
+static int take_entry(struct publisher *pub, const struct change *c, int p)
+{
+	struct position after = position_after(c->offset, c->n);
+	bool tell = !told_already(pub, c, p) &&
+		    decide_notify(c, c->offset < pub->gap_until[p], &pub->filter);
+	int rc = tell ? copy_entry(pub, c, p) : 0;
+
+	if (rc)
+		return rc;
+	if (after.offset != pub->next[p].offset)
+		pub->next_told[p] = 0;
+	if (tell && c->n != CHANGE_N_LOG)
+		pub->next_told[p]++;
+	else if (!tell)
+		pub->skipped++;
+	pub->next[p] = after;
+	return 0;
+}
+
 static int collect_partition(struct publisher *pub, struct state_view *v, int p)
 {
 	struct state_partition row;
@@ -166,22 +198,22 @@ static int collect_partition(struct publisher *pub, struct state_view *v, int p)
 	if (rc)
 		return rc;
 	pub->next[p] = pub->at[p];
+	pub->next_told[p] = pub->told[p];
+	/* what a round will find belongs before the changes from `due` on */
+	int64_t limit = row.due >= 0 ? row.due : row.applied;
 	rc = state_view_journal(v, p, pub->at[p].offset, pub->at[p].n, &c);
-	while (!rc && !full(pub)) {
-		if (decide_notify(&c, c.offset < pub->gap_until[p], &pub->filter))
-			rc = copy_entry(pub, &c, p);
-		else
-			pub->skipped++;
-		if (rc)
+	while (!rc && !full(pub) && c.offset < limit) {
+		if ((rc = take_entry(pub, &c, p)))
 			return rc;
-		pub->next[p] = position_after(c.offset, c.n);
 		rc = state_view_journal_next(v, &c);
 	}
 	if (rc && rc != -ENOENT)
 		return rc;
-	/* nothing more up to A: also the offsets that hold no change are done with */
-	if (rc == -ENOENT && row.applied > pub->next[p].offset)
-		pub->next[p] = (struct position){ row.applied, 0 };
+	/* nothing more up to there: also the offsets that hold no change are done with */
+	if (!full(pub) && limit > pub->next[p].offset) {
+		pub->next[p] = (struct position){ limit, 0 };
+		pub->next_told[p] = 0;
+	}
 	return 0;
 }
 
@@ -279,7 +311,7 @@ static rd_kafka_topic_partition_list_t *offsets(struct publisher *pub)
 	rd_kafka_topic_partition_list_t *l = rd_kafka_topic_partition_list_new(pub->p->n);
 
 	for (int p = 0; p < pub->p->n; p++) {
-		struct metadata m = { .n = pub->next[p].n,
+		struct metadata m = { .n = pub->next_told[p],
 				      .gap_until = pub->gap_until[p] > pub->next[p].offset
 							   ? pub->gap_until[p]
 							   : -1 };
@@ -380,8 +412,10 @@ static void took_effect(struct publisher *pub)
 	for (int p = 0; p < pub->p->n; p++) {
 		if (!pub->moved[p])
 			continue;
-		pub->at[p] = pub->committed[p] = pub->next[p];
-		pipeline_published(pub->p, p, pub->at[p], pub->self,
+		pub->at[p] = pub->next[p];
+		pub->told[p] = pub->next_told[p];
+		pub->committed[p] = (struct position){ pub->at[p].offset, pub->told[p] };
+		pipeline_published(pub->p, p, pub->committed[p], pub->self,
 				   pub->gap_until[p] > pub->at[p].offset ? pub->gap_until[p] : -1);
 	}
 	atomic_fetch_add(&pub->p->published, (long long)pub->notes);
@@ -501,6 +535,25 @@ static enum verdict read_committed(struct publisher *pub, struct standing *s)
 	return rc ? PUB_REOPEN : PUB_OK;
 }
 
+/* Begin at `from`: what was told at exactly that offset must not be told again. */
+static enum verdict take_told(struct publisher *pub, int p, struct position from)
+{
+	char err[300];
+
+	readback_free(&pub->told_before[p]);
+	pub->at[p] = (struct position){ from.offset, 0 };
+	pub->told[p] = from.n;
+	if (from.n == 0)
+		return PUB_OK;
+	log_info(NULL, "publisher: partition %d: reading the last %u notifications back", p, from.n);
+	if (!readback_run(pub->p->config, p, from.n, &pub->stop, &pub->told_before[p], err,
+			  sizeof(err)))
+		return PUB_OK;
+	if (!stopping(pub))
+		log_warn("SN-READBACK", "%s; trying again", err);
+	return PUB_REOPEN;
+}
+
 static enum verdict take_positions(struct publisher *pub)
 {
 	struct standing *s = calloc((size_t)pub->p->n, sizeof(*s));
@@ -520,9 +573,10 @@ static enum verdict take_positions(struct publisher *pub)
 		log_info(NULL, "publisher: partition %d: %s", where, fitness_text(f));
 		v = PUB_YIELD;
 	}
+	for (int p = 0; p < pub->p->n && v == PUB_OK; p++)
+		v = take_told(pub, p, decide_publish_from(&s[p]));
 	for (int p = 0; p < pub->p->n && v == PUB_OK; p++) {
 		pub->gap_until[p] = decide_gap_until(&s[p], pub->self);
-		pub->at[p] = decide_publish_from(&s[p]);
 		if (pub->gap_until[p] >= 0)
 			log_warn("SN-GAP",
 				 "%s [%d]: versions from %" PRId64 " to %" PRId64
@@ -654,6 +708,11 @@ static void free_publisher(struct publisher *pub)
 	free(pub->at);
 	free(pub->next);
 	free(pub->committed);
+	free(pub->told);
+	free(pub->next_told);
+	for (int p = 0; pub->told_before && p < pub->p->n; p++)
+		readback_free(&pub->told_before[p]);
+	free(pub->told_before);
 	free(pub->gap_until);
 	free(pub->moved);
 	if (pub->group)
@@ -681,10 +740,13 @@ static int make(struct publisher *pub)
 	pub->at = calloc(n, sizeof(*pub->at));
 	pub->next = calloc(n, sizeof(*pub->next));
 	pub->committed = calloc(n, sizeof(*pub->committed));
+	pub->told = calloc(n, sizeof(*pub->told));
+	pub->next_told = calloc(n, sizeof(*pub->next_told));
+	pub->told_before = calloc(n, sizeof(*pub->told_before));
 	pub->gap_until = calloc(n, sizeof(*pub->gap_until));
 	pub->moved = calloc(n, sizeof(*pub->moved));
-	if (!pub->entries || !pub->at || !pub->next || !pub->committed || !pub->gap_until ||
-	    !pub->moved)
+	if (!pub->entries || !pub->at || !pub->next || !pub->committed || !pub->told ||
+	    !pub->next_told || !pub->told_before || !pub->gap_until || !pub->moved)
 		return -ENOMEM;
 	for (size_t p = 0; p < n; p++)
 		pub->committed[p].offset = -1;

@@ -23,6 +23,7 @@ enum {
 	SAY_MS = 10000,      /* between lines about the same trouble */
 	AUTH_GRACE_MS = 10000,
 	WATCH_MS = 10000,    /* between looks at the topic while running */
+	SETTINGS_MS = 180000, /* between reads of its settings */
 	SHORTER_TRIES = 10,  /* a broker that just started may not know its high watermark yet */
 };
 
@@ -33,7 +34,7 @@ struct run {
 	struct state_dir *dir;
 	struct kafka_counts counts;
 	struct kafka_hooks hooks;
-	rd_kafka_t *query;
+	rd_kafka_t *query, *peek;
 	char cluster_id[128];
 	struct topic_settings source, notifications;
 	struct state *state;
@@ -87,7 +88,8 @@ static bool reach_cluster(struct run *r)
 
 	r->hooks = (struct kafka_hooks){ .counts = &r->counts };
 	r->query = kafka_new(r->c, KAFKA_QUERY, &r->hooks, err, sizeof(err));
-	if (!r->query)
+	r->peek = kafka_new(r->c, KAFKA_PEEK, NULL, err, sizeof(err));
+	if (!r->query || !r->peek)
 		return end(r, EXIT_USAGE, "SN-KAFKA-CONFIG", err);
 	while (kafka_cluster_id(r->query, ANSWER_MS, r->cluster_id, sizeof(r->cluster_id), err,
 				sizeof(err))) {
@@ -185,7 +187,10 @@ static bool ask_notifications(struct run *r)
 		r, f, topic_notification_findings(r->c, &r->source, &r->notifications, f));
 }
 
-/* Also the first sight of rule 8: a committed offset that was there and is gone. */
+/*
+ * What is committed now, or was before a transaction that a dead leader left
+ * open: as the boundary of a fill, an older P only means a longer journal.
+ */
 static bool ask_committed(struct run *r)
 {
 	struct kafka_committed *c = calloc((size_t)r->n, sizeof(*c));
@@ -199,7 +204,7 @@ static bool ask_committed(struct run *r)
 	if (rc || !r->published)
 		return end(r, EXIT_NOT_READY, "SN-MEMORY", "out of memory");
 	if (r->c->notifications_topic[0] && !r->o->offsets_forgotten)
-		while ((rc = kafka_committed(r->query, r->c->source_topic, r->n, ANSWER_MS, c, err,
+		while ((rc = kafka_committed(r->peek, r->c->source_topic, r->n, ANSWER_MS, c, err,
 					     sizeof(err))))
 			if (!retry(r, &said,
 				   rc == KAFKA_DENIED ? "SN-GROUP-DENIED" : "SN-KAFKA-UNREACHABLE",
@@ -261,12 +266,22 @@ static bool open_state(struct run *r)
 		   err);
 }
 
+/* The smallest delete.retention.ms that was ever seen counts: it may have purged already. */
+static void lower(int64_t *ms, int64_t seen_ms)
+{
+	if (seen_ms >= 0 && seen_ms < *ms)
+		*ms = seen_ms;
+}
+
 static bool read_rows(struct run *r)
 {
 	struct state_view *v;
 	int32_t stored = 0;
 	char text[300];
 	int rc = state_view_begin(r->state, &v);
+
+	if (!rc && !state_view_meta(v, "delete_retention_ms", text, sizeof(text)))
+		lower(&r->source.delete_retention_ms, strtoll(text, NULL, 10));
 
 	if (!rc && !(rc = state_view_partitions(v, &stored)))
 		for (int p = 0; p < r->n && p < stored && !rc; p++) {
@@ -423,12 +438,10 @@ static bool set_up_pipeline(struct run *r)
 	p->offsets_forgotten = r->o->offsets_forgotten;
 	p->journal_max_bytes = journal_limit(r->c);
 	snprintf(p->cluster, sizeof(p->cluster), "%s", cluster);
-	p->limits = (struct topic_limits){
-		.min_compaction_lag_ms = r->source.min_compaction_lag_ms,
-		.delete_retention_ms = r->source.delete_retention_ms,
-		.max_message_bytes = r->notifications.max_message_bytes,
-		.notification_partitions = r->notifications.partitions,
-	};
+	atomic_store(&p->limits.min_compaction_lag_ms, r->source.min_compaction_lag_ms);
+	atomic_store(&p->limits.delete_retention_ms, r->source.delete_retention_ms);
+	p->limits.max_message_bytes = r->notifications.max_message_bytes;
+	p->limits.notification_partitions = r->notifications.partitions;
 	if (!p->publishing)
 		pipeline_role(p, "standalone: no notifications are configured");
 	return true;
@@ -460,6 +473,27 @@ static void watch_ends(struct run *r, struct tail *t)
 	free(s);
 }
 
+static void watch_settings(struct run *r)
+{
+	struct topic_settings s;
+	char err[300];
+
+	if (topic_settings(r->query, r->c->source_topic, ANSWER_MS / 2, &s, err, sizeof(err)) ||
+	    !s.known)
+		return;
+	if (!s.compact)
+		pipeline_end(&r->p, OUTCOME_BROKEN, "SN-SOURCE-NOT-COMPACTED",
+			     "source topic %s is not compacted any more: its log forgets keys",
+			     r->c->source_topic);
+	if (s.delete_retention_ms < r->source.delete_retention_ms)
+		log_info(NULL, "delete.retention.ms of %s is %" PRId64 " now", r->c->source_topic,
+			 s.delete_retention_ms);
+	lower(&r->source.delete_retention_ms, s.delete_retention_ms);
+	lower(&r->source.min_compaction_lag_ms, s.min_compaction_lag_ms);
+	atomic_store(&r->p.limits.delete_retention_ms, r->source.delete_retention_ms);
+	atomic_store(&r->p.limits.min_compaction_lag_ms, r->source.min_compaction_lag_ms);
+}
+
 static void watch_topic(struct run *r, struct tail *t)
 {
 	char err[300];
@@ -482,7 +516,7 @@ static void watch_topic(struct run *r, struct tail *t)
 
 static void supervise(struct run *r, struct tail *t)
 {
-	int64_t watched = kafka_now_ms();
+	int64_t watched = kafka_now_ms(), read = watched;
 	bool ready = false;
 
 	while (!pipeline_stopping(&r->p)) {
@@ -502,6 +536,10 @@ static void supervise(struct run *r, struct tail *t)
 			watch_topic(r, t);
 			watched = kafka_now_ms();
 		}
+		if (kafka_now_ms() - read >= SETTINGS_MS) {
+			watch_settings(r);
+			read = kafka_now_ms();
+		}
 	}
 }
 
@@ -512,7 +550,7 @@ static void run_threads(struct run *r)
 
 	if (tail_start(&tail, &r->p, r->rows)) {
 		pipeline_end(&r->p, OUTCOME_UNREACHABLE, "SN-START", "the tail could not start");
-	} else if (r->p.publishing && owner_start(&owner, &r->p, r->query)) {
+	} else if (r->p.publishing && owner_start(&owner, &r->p, r->query, r->peek)) {
 		pipeline_end(&r->p, OUTCOME_UNREACHABLE, "SN-START", "the owner could not start");
 	} else {
 		supervise(r, tail);
@@ -554,6 +592,7 @@ static bool run_once(const struct config *c, const struct run_options *o, struct
 	free(r.published);
 	free(r.rows);
 	kafka_free(r.query);
+	kafka_free(r.peek);
 	return again;
 }
 

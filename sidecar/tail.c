@@ -2,6 +2,7 @@
 #include "apply.h"
 #include "intake.h"
 #include "log.h"
+#include "round.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -16,6 +17,7 @@ enum {
 	IDLE_MS = 1000,     /* heartbeat and trims of an idle tail */
 	POLL_MS = 100,      /* how long one wait for records may last */
 	TRIM_MAX = 20000,   /* journal entries deleted in one transaction, per partition */
+	ROUND_SAY_MS = 10000,
 	LIVE_MS = 60000,    /* without an EOF event for longer, the tail was not live */
 	RETRY_MS = 1000,    /* between attempts while the disk is full */
 	DENIED_MS = 5000,
@@ -44,6 +46,10 @@ struct tail {
 	int64_t last_commit_ms;
 	uint64_t keyless;
 	bool waiting, denied; /* said so in the log */
+	struct scan *scan; /* of the round that is under way; NULL: none */
+	int64_t round_said_ms;
+	bool always_done; /* reconcile=always: once per start */
+	bool forced;      /* somebody asked for a round */
 	pthread_mutex_t lock; /* confirmed only */
 	struct confirmed *confirmed;
 	char err[600];
@@ -84,15 +90,8 @@ static void reached_end(struct tail *t, int p, int64_t offset)
 	if (row->whole == INT64_MAX)
 		row->whole = offset;
 	else if ((t->catching[p] || away > LIVE_MS) &&
-		 !decide_range_is_whole(away, l->min_compaction_lag_ms))
+		 !decide_range_is_whole(away, atomic_load(&l->min_compaction_lag_ms)))
 		row->whole = offset;
-	if (t->p->config->reconcile != RECONCILE_OFF &&
-	    decide_round_due(away, l->delete_retention_ms))
-		log_warn("SN-ROUND-DUE",
-			 "%s [%d] was last read to its end %lld s ago, longer than half of "
-			 "delete.retention.ms: deletes may have been purged unseen; compare with "
-			 "`sidenote verify`, and remove the state directory to fill anew",
-			 t->p->config->source_topic, p, (long long)(away / 1000));
 	row->caught_wall_ms = clock_ms(CLOCK_REALTIME);
 	row->caught_boot_ms = tail_boot_ms();
 }
@@ -105,6 +104,11 @@ static void settle(struct tail *t)
 			t->catching[p] = false;
 			t->caught_up[p] = true;
 		}
+	bool all = true;
+	for (int p = 0; p < t->p->n; p++)
+		all &= t->caught_up[p];
+	t->always_done |= all;
+	t->forced = false;
 }
 
 static void take_confirmed(struct tail *t)
@@ -129,10 +133,43 @@ void tail_confirm(struct tail *t, int part, int64_t end, int64_t asked_wall_ms,
 	pthread_mutex_unlock(&t->lock);
 }
 
+/* The batch that crosses a gap stores where the gap began, before it moves the position. */
+static void cross_gap(struct tail *t, int p)
+{
+	struct state_partition *row = &t->rows[p];
+	int64_t retention = atomic_load(&t->p->limits.delete_retention_ms);
+	int64_t away = away_ms(row);
+
+	if (row->due >= 0 || t->p->config->reconcile == RECONCILE_OFF)
+		return;
+	if (decide_round_due(away, retention, !t->catching[p]))
+		log_info(NULL,
+			 "%s [%d] was last read to its end %lld s ago, more than half of "
+			 "delete.retention.ms=%lld: looking for deletes that were purged unseen",
+			 t->p->config->source_topic, p, (long long)(away / 1000),
+			 (long long)retention);
+	else if (!(t->p->config->reconcile == RECONCILE_ALWAYS && !t->always_done) && !t->forced)
+		return;
+	row->due = row->applied;
+}
+
+static void cross_gaps(struct tail *t)
+{
+	const struct batch *b = intake_batch(t->in);
+
+	for (int p = 0; p < t->p->n; p++)
+		if (t->ev.eof[p] || t->forced)
+			cross_gap(t, p);
+	for (size_t i = 0; i < b->n; i++)
+		if (i == 0 || b->v[i].rec.partition != b->v[i - 1].rec.partition)
+			cross_gap(t, b->v[i].rec.partition);
+}
+
 static void advance(struct tail *t)
 {
 	const struct batch *b = intake_batch(t->in);
 
+	cross_gaps(t);
 	for (size_t i = 0; i < b->n; i++) {
 		const struct batch_record *r = &b->v[i];
 		struct ring *ring = &t->rings[r->rec.partition];
@@ -174,10 +211,11 @@ static int trim(struct tail *t, struct state_txn *txn, int p)
 		return 0;
 	row->published = at.offset;
 	row->published_n = at.n;
-	/* never past what was applied: P may be ahead of a state that is catching up */
+	/* never past what was applied: P may be ahead of a state that is catching up.  Entries at
+	 * exactly P stay: whose n they were counted by is not known here */
 	if (at.offset > row->applied)
-		at = (struct position){ row->applied, 0 };
-	int rc = state_trim(txn, p, row, at.offset, at.n, TRIM_MAX);
+		at.offset = row->applied;
+	int rc = state_trim(txn, p, row, at.offset, 0, TRIM_MAX);
 	return rc < 0 ? rc : 0;
 }
 
@@ -192,7 +230,11 @@ static int put_status(struct tail *t, struct state_txn *txn)
 	pthread_mutex_unlock(&t->p->lock);
 	for (int p = 0; p < t->p->n; p++)
 		ready &= t->caught_up[p] || t->ev.eof[p];
-	if ((rc = state_meta_set(txn, "role", role)))
+	char retention[24];
+	snprintf(retention, sizeof(retention), "%lld",
+		 (long long)atomic_load(&t->p->limits.delete_retention_ms));
+	if ((rc = state_meta_set(txn, "role", role)) ||
+	    (rc = state_meta_set(txn, "delete_retention_ms", retention)))
 		return rc;
 	return state_meta_set(txn, "ready", ready ? "1" : "0");
 }
@@ -271,6 +313,7 @@ static bool commit(struct tail *t)
 	bool said = false;
 	int rc;
 
+	t->forced |= atomic_exchange(&t->p->round_wanted, false);
 	pipeline_standings(t->p, t->standings);
 	while ((rc = try_commit(t))) {
 		if (rc != -ENOSPC && !((rc == -EIO || rc == -EFBIG) && disk_is_full(t))) {
@@ -390,7 +433,93 @@ static bool something_to_commit(struct tail *t)
 	for (int p = 0; p < t->p->n; p++)
 		if (t->ev.eof[p])
 			return true;
-	return clock_ms(CLOCK_MONOTONIC) - t->last_commit_ms >= IDLE_MS;
+	return atomic_load(&t->p->round_wanted) ||
+	       clock_ms(CLOCK_MONOTONIC) - t->last_commit_ms >= IDLE_MS;
+}
+
+/* ---- rounds ---- */
+
+static bool start_scan(struct tail *t)
+{
+	int64_t *due = calloc((size_t)t->p->n, sizeof(*due));
+	bool any = false, caught_up = true;
+	int rc = due ? 0 : -ENOMEM;
+
+	for (int p = 0; p < t->p->n && !rc; p++) {
+		due[p] = t->rows[p].due;
+		any |= due[p] >= 0;
+		caught_up &= t->caught_up[p];
+	}
+	if (!rc && any && caught_up) {
+		log_info(NULL, "round: reading %s again", t->p->config->source_topic);
+		rc = scan_start(&t->scan, t->p->config, t->p->n, due);
+	}
+	free(due);
+	if (rc)
+		fail(t, rc);
+	return rc == 0;
+}
+
+static void say_progress(struct tail *t)
+{
+	int64_t now = clock_ms(CLOCK_MONOTONIC), done, all;
+
+	if (now - t->round_said_ms < ROUND_SAY_MS)
+		return;
+	t->round_said_ms = now;
+	scan_progress(t->scan, &done, &all);
+	log_info(NULL, "round: %lld of %lld offsets", (long long)done, (long long)all);
+}
+
+/* Everything before the log's end as asked for after the scan has been applied. */
+static bool has_reached_ends(const struct tail *t)
+{
+	for (int p = 0; p < t->p->n; p++)
+		if (scan_covers(t->scan, p, t->rows[p].due) &&
+		    t->rows[p].applied < scan_log_end(t->scan, p))
+			return false;
+	return true;
+}
+
+static bool write_round(struct tail *t)
+{
+	const struct round_options o = { .journal = t->p->publishing,
+					 .expiring = t->p->config->source_expiring };
+	uint64_t gone = 0;
+	int rc = round_write(t->p->state, t->scan, t->p->n, t->rows, &o, &gone);
+
+	scan_free(t->scan);
+	t->scan = NULL;
+	if (rc == -ENOSPC)
+		return true; /* due as before: again once there is space */
+	if (rc) {
+		fail(t, rc);
+		return false;
+	}
+	log_info(NULL, "round: done, %llu keys were gone", (unsigned long long)gone);
+	pipeline_applied(t->p, t->rows, t->caught_up);
+	return true;
+}
+
+/* Between two batches: start a scan that is due, or write what one has found. */
+static bool go_round(struct tail *t)
+{
+	if (!t->scan)
+		return start_scan(t);
+	switch (scan_state(t->scan)) {
+	case SCAN_RUNNING:
+		say_progress(t);
+		return true;
+	case SCAN_FAILED:
+		log_warn("SN-ROUND-FAILED", "round: %s; trying again", scan_error(t->scan));
+		scan_free(t->scan);
+		t->scan = NULL;
+		usleep(RETRY_MS * 1000);
+		return true;
+	case SCAN_DONE:
+		return has_reached_ends(t) ? write_round(t) : true;
+	}
+	return true;
 }
 
 static void wait_lease(struct tail *t)
@@ -418,6 +547,8 @@ static void *run(void *arg)
 			break;
 		if (something_to_commit(t) && !commit(t))
 			break;
+		if (!go_round(t))
+			break;
 	}
 	return NULL;
 }
@@ -443,6 +574,7 @@ static int load_rings(struct tail *t)
 
 static void free_tail(struct tail *t)
 {
+	scan_free(t->scan);
 	intake_close(t->in);
 	free(t->rows);
 	free(t->rings);

@@ -306,10 +306,19 @@ static void test_a_range_is_whole_only_within_the_compaction_lag(void **state)
 static void test_a_round_is_due_after_half_of_the_retention(void **state)
 {
 	(void)state;
-	assert_false(decide_round_due(500, 1000));
-	assert_true(decide_round_due(501, 1000));
-	assert_false(decide_round_due(-1, 1000));
-	assert_true(decide_round_due(1, 0));
+	assert_false(decide_round_due(500, 1000, false));
+	assert_true(decide_round_due(501, 1000, false));
+	assert_false(decide_round_due(-1, 1000, false));
+	assert_true(decide_round_due(1, 0, false));
+}
+
+static void test_a_running_tail_gets_a_second_whatever_the_retention(void **state)
+{
+	(void)state;
+	assert_false(decide_round_due(1000, 0, true));
+	assert_true(decide_round_due(1001, 0, true));
+	assert_false(decide_round_due(3000, 6000, true));
+	assert_true(decide_round_due(3001, 6000, true));
 }
 
 int main(void)
@@ -344,6 +353,7 @@ int main(void)
 		cmocka_unit_test(test_in_a_gap_nothing_that_may_be_a_change_is_dropped),
 		cmocka_unit_test(test_a_range_is_whole_only_within_the_compaction_lag),
 		cmocka_unit_test(test_a_round_is_due_after_half_of_the_retention),
+		cmocka_unit_test(test_a_running_tail_gets_a_second_whatever_the_retention),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

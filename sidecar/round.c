@@ -1,0 +1,188 @@
+#include "round.h"
+#include "batch.h"
+#include "kafka.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { GONE_MAX = 5000, VIEW_MS = 500, CHECK_EVERY = 256 };
+
+struct gone {
+	const void *skey;
+	size_t skey_len;
+	const void *rec;
+	size_t rec_len;
+	int32_t partition;
+};
+
+struct sweep {
+	struct state *st;
+	const struct scan *scan;
+	const struct round_options *o;
+	struct state_partition *rows;
+	uint32_t *n_next; /* [n]: the next free n at (p, due) */
+	struct arena arena;
+	struct gone *v;
+	size_t n;
+	uint8_t after[KEY_STORED_MAX]; /* the last key the walk has seen */
+	size_t after_len;
+	bool at_end;
+};
+
+static bool is_gone(const struct sweep *w, const struct record *r)
+{
+	const struct state_partition *row = &w->rows[r->partition];
+
+	return scan_covers(w->scan, r->partition, row->due) && r->offset < row->due &&
+	       !scan_seen(w->scan, r->partition, r->offset);
+}
+
+static int remember(struct sweep *w, const void *skey, size_t skey_len, const void *rec,
+		    size_t rec_len, int32_t partition)
+{
+	struct gone *g = &w->v[w->n];
+
+	g->skey = arena_copy(&w->arena, skey, skey_len);
+	g->rec = arena_copy(&w->arena, rec, rec_len);
+	if (!g->skey || !g->rec)
+		return -ENOMEM;
+	g->skey_len = skey_len;
+	g->rec_len = rec_len;
+	g->partition = partition;
+	w->n++;
+	return 0;
+}
+
+/* One view's worth of the walk: it ends before a lease is over, or with enough to write. */
+static int find(struct sweep *w)
+{
+	int64_t until = kafka_now_ms() + VIEW_MS;
+	const void *skey, *rec;
+	size_t skey_len, rec_len;
+	struct state_view *v;
+	struct record r;
+	int rc = state_view_begin(w->st, &v);
+
+	if (rc)
+		return rc;
+	arena_clear(&w->arena);
+	w->n = 0;
+	for (unsigned i = 0; w->n < GONE_MAX; i++) {
+		if (i % CHECK_EVERY == CHECK_EVERY - 1 && kafka_now_ms() > until)
+			break;
+		rc = state_view_walk(v, w->after, w->after_len, &skey, &skey_len, &rec, &rec_len);
+		if (rc)
+			break;
+		memcpy(w->after, skey, skey_len);
+		w->after_len = skey_len;
+		if ((rc = record_decode(&r, rec, rec_len, skey, skey_len)) ||
+		    (is_gone(w, &r) &&
+		     (rc = remember(w, skey, skey_len, rec, rec_len, r.partition))))
+			break;
+	}
+	state_view_end(v);
+	w->at_end = rc == -ENOENT;
+	return w->at_end ? 0 : rc;
+}
+
+static int write_one(struct sweep *w, struct state_txn *t, const struct gone *g)
+{
+	struct state_partition *row = &w->rows[g->partition];
+	const void *rec;
+	struct record r = { 0 };
+	size_t len;
+	int rc = record_decode(&r, g->rec, g->rec_len, g->skey, g->skey_len);
+
+	if (!rc)
+		rc = state_get(t, g->skey, g->skey_len, &rec, &len); /* the fast path of del */
+	/* what fell off the log's start has expired, which is nobody's change */
+	bool expired = w->o->expiring && r.offset < scan_log_start(w->scan, g->partition);
+	if (!rc && w->o->journal && !expired) {
+		const struct change c = { .partition = g->partition,
+					  .offset = row->due,
+					  .n = w->n_next[g->partition]++,
+					  .op = CHANGE_DELETE,
+					  .cause = CAUSE_RECONCILE,
+					  .key = r.flags & RECORD_KEY ? r.key : g->skey,
+					  .key_len = r.flags & RECORD_KEY ? r.key_len
+									  : g->skey_len };
+		rc = state_journal(t, &c, g->rec, g->rec_len, NULL, 0);
+	}
+	return rc ? rc : state_del(t, g->skey, g->skey_len);
+}
+
+static int write_found(struct sweep *w, int n)
+{
+	struct state_txn *t;
+	int rc = state_begin(w->st, &t);
+
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < w->n && !rc; i++)
+		rc = write_one(w, t, &w->v[i]);
+	for (int p = 0; p < n && !rc && w->at_end; p++)
+		if (scan_covers(w->scan, p, w->rows[p].due)) {
+			struct state_partition row = w->rows[p];
+			row.due = -1;
+			rc = state_partition_set(t, p, &row);
+		}
+	if (rc) {
+		state_abort(t);
+		return rc;
+	}
+	return state_commit(t);
+}
+
+/* A round that was cut short has left entries at (p, due, n): go on after them. */
+static int find_next_n(struct sweep *w, int n)
+{
+	struct state_view *v;
+	struct change c;
+	int rc = state_view_begin(w->st, &v);
+
+	for (int p = 0; p < n && !rc; p++) {
+		const struct state_partition *row = &w->rows[p];
+		if (row->due < 0)
+			continue;
+		if (row->published == row->due)
+			w->n_next[p] = row->published_n;
+		rc = state_view_journal(v, p, row->due, 0, &c);
+		while (!rc && c.offset == row->due && c.n != CHANGE_N_LOG) {
+			if (c.n >= w->n_next[p])
+				w->n_next[p] = c.n + 1;
+			rc = state_view_journal_next(v, &c);
+		}
+		if (rc == -ENOENT)
+			rc = 0;
+	}
+	state_view_end(v);
+	return rc;
+}
+
+int round_write(struct state *st, const struct scan *s, int n, struct state_partition *rows,
+		const struct round_options *o, uint64_t *gone)
+{
+	struct sweep w = { .st = st, .scan = s, .o = o, .rows = rows };
+	int rc = -ENOMEM;
+
+	*gone = 0;
+	w.v = calloc(GONE_MAX, sizeof(*w.v));
+	w.n_next = calloc((size_t)n, sizeof(*w.n_next));
+	if (w.v && w.n_next)
+		rc = find_next_n(&w, n);
+	while (!rc && !w.at_end) {
+		rc = find(&w);
+		if (!rc && (w.n || w.at_end))
+			rc = write_found(&w, n);
+		if (!rc)
+			*gone += w.n;
+	}
+	for (int p = 0; p < n && !rc; p++)
+		if (scan_covers(s, p, rows[p].due))
+			rows[p].due = -1;
+	arena_free(&w.arena);
+	free(w.v);
+	free(w.n_next);
+	return rc;
+}

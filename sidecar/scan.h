@@ -1,0 +1,41 @@
+/*
+ * scan.h - the second reader of a round: which offsets below `due` are still in
+ * the log.
+ *
+ *   scan_start(&s, config, n, due, err, sizeof err);
+ *   while (scan_state(s) == SCAN_RUNNING) ...
+ *   if (!scan_seen(s, p, offset)) the record was removed by compaction
+ *   scan_end(s, p)   the log's end, asked for after the last bit was set
+ *   scan_free(s);
+ *
+ * One bit per offset, in pages made on demand.  Reads from the log's start at
+ * its own pace, without a time limit.
+ *
+ * Threads: one thread of its own; the questions may be asked once it is done.
+ */
+#ifndef SCAN_H
+#define SCAN_H
+
+#include "config.h"
+
+struct scan;
+
+enum scan_state { SCAN_RUNNING, SCAN_DONE, SCAN_FAILED };
+
+/** `due` [n]: scan below this offset; -1: not this partition.  0 or -errno. */
+int scan_start(struct scan **out, const struct config *c, int n, const int64_t *due);
+enum scan_state scan_state(const struct scan *s);
+/** Why it failed; one line. */
+const char *scan_error(const struct scan *s);
+/** Offsets read so far and in all, for progress. */
+void scan_progress(const struct scan *s, int64_t *done, int64_t *all);
+/** Whether this scan says anything about partition p below `due`. */
+bool scan_covers(const struct scan *s, int32_t p, int64_t due);
+bool scan_seen(const struct scan *s, int32_t p, int64_t offset);
+int64_t scan_log_end(const struct scan *s, int32_t p);
+/** Where the log began when the scan did. */
+int64_t scan_log_start(const struct scan *s, int32_t p);
+/** Stop and free; NULL is allowed. */
+void scan_free(struct scan *s);
+
+#endif
