@@ -204,7 +204,7 @@ static int open_current(struct source **out, const char *dir)
 			return rc;
 		nanosleep(&(struct timespec){ .tv_nsec = OPEN_RETRY_NS }, NULL);
 	}
-	return SSTATE_NOT_READY;
+	return rc == -ENOENT ? SSTATE_NOT_READY : -EBADMSG;
 }
 
 /* ---- the handle ---- */

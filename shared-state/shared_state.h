@@ -60,8 +60,9 @@ SSTATE_API const char *sstate_version(void);
 /**
  * Open the state in directory `dir` (the sidecar's state.dir).
  *
- * SSTATE_NOT_READY: the directory or a filled state is missing, or its file is
- * damaged; try again later.  -EACCES: not in the group that may read it.
+ * SSTATE_NOT_READY: the directory or a filled state is missing; try again later.
+ * -EBADMSG: its file is damaged; the sidecar makes a new one when it starts, so
+ * here too.  -EACCES: not in the group that may read it.
  *
  * The sidecar may stop, start and rebuild the state; an open handle notices
  * within 100 ms and goes on.  Without a sidecar the last state stays readable.

@@ -351,7 +351,7 @@ static void test_a_damaged_page_is_an_error_and_not_the_end_of_the_process(void 
 	sstate_close(s);
 }
 
-static void test_truncated_and_zeroed_files_are_not_ready(void **state)
+static void test_truncated_and_zeroed_files_are_damaged_and_empty_ones_not_ready(void **state)
 {
 	struct writer w;
 	struct sstate *s;
@@ -361,11 +361,11 @@ static void test_truncated_and_zeroed_files_are_not_ready(void **state)
 	writer_close(&w);
 	snprintf(path, sizeof(path), "%s/current/data.mdb", (char *)*state);
 	assert_int_equal(truncate(path, 9000), 0);
-	assert_int_equal(sstate_open(&s, *state), SSTATE_NOT_READY);
+	assert_int_equal(sstate_open(&s, *state), -EBADMSG);
 	int fd = open(path, O_RDWR);
 	assert_int_equal(pwrite(fd, zeros, sizeof(zeros), 0), sizeof(zeros));
 	close(fd);
-	assert_int_equal(sstate_open(&s, *state), SSTATE_NOT_READY);
+	assert_int_equal(sstate_open(&s, *state), -EBADMSG);
 	assert_int_equal(truncate(path, 0), 0);
 	assert_int_equal(sstate_open(&s, *state), SSTATE_NOT_READY);
 }
@@ -1114,7 +1114,7 @@ int main(void)
 		test_with_dir(test_large_values_and_source_headers_come_back),
 		test_with_dir(test_a_damaged_record_is_reported_and_the_others_are_read),
 		test_with_dir(test_a_damaged_page_is_an_error_and_not_the_end_of_the_process),
-		test_with_dir(test_truncated_and_zeroed_files_are_not_ready),
+		test_with_dir(test_truncated_and_zeroed_files_are_damaged_and_empty_ones_not_ready),
 		test_with_dir(test_a_future_format_is_named),
 		test_with_dir(test_a_scan_gives_keys_with_a_prefix_in_order),
 		test_with_dir(test_a_scan_of_an_empty_state_ends_at_once_and_stays_ended),
