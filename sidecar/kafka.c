@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { API_TXN_OFFSET_COMMIT = 28, API_END_TXN = 26, API_VERSIONS = 18, DESTROY_BUDGET_MS = 10000 };
+enum { API_TXN_OFFSET_COMMIT = 28, API_END_TXN = 26, API_VERSIONS = 18, CLOSE_BUDGET_MS = 10000 };
 
 int64_t kafka_now_ms(void)
 {
@@ -271,6 +271,17 @@ out:
 	return rk;
 }
 
+/* Calls that librdkafka does not bound, each in a thread that may be given up on. */
+
+static void *leave(void *rk)
+{
+	/* a subscription that is still on its way would outlive the close, and librdkafka
+	 * asserts that none does */
+	rd_kafka_unsubscribe(rk);
+	rd_kafka_consumer_close(rk);
+	return NULL;
+}
+
 /* An assign-only consumer has nothing to leave; a member has left with kafka_leave(). */
 static void *destroy(void *rk)
 {
@@ -278,32 +289,30 @@ static void *destroy(void *rk)
 	return NULL;
 }
 
-void kafka_leave(rd_kafka_t *rk)
-{
-	/* a subscription that is still on its way would outlive the close, and librdkafka
-	 * asserts that none does */
-	rd_kafka_unsubscribe(rk);
-	rd_kafka_consumer_close(rk);
-}
-
-void kafka_free(rd_kafka_t *rk)
+static void within_budget(void *(*call)(void *), rd_kafka_t *rk)
 {
 	struct timespec until;
 	pthread_t t;
 
-	if (!rk)
-		return;
-	if (pthread_create(&t, NULL, destroy, rk)) {
-		destroy(rk);
+	if (pthread_create(&t, NULL, call, rk)) {
+		call(rk);
 		return;
 	}
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += DESTROY_BUDGET_MS / 1000;
+	until.tv_sec += CLOSE_BUDGET_MS / 1000;
 	if (pthread_timedjoin_np(t, NULL, &until)) {
 		log_error("SN-KAFKA-STUCK", "a Kafka client does not close; ending the process, "
 					    "which loses nothing: start it again");
 		_exit(3);
 	}
+}
+
+void kafka_leave(rd_kafka_t *rk) { within_budget(leave, rk); }
+
+void kafka_free(rd_kafka_t *rk)
+{
+	if (rk)
+		within_budget(destroy, rk);
 }
 
 /* ---- questions ---- */

@@ -47,7 +47,7 @@ struct kafka_hooks {
 /** A client of one role: settings of the role, then the user's, then what exactness owns. */
 rd_kafka_t *kafka_new(const struct config *c, enum kafka_role role, const struct kafka_hooks *h,
 		      char *err, size_t err_len);
-/** Leave the group; calls back for the revoke. */
+/** Leave the group; calls back for the revoke, in another thread while this one waits. */
 void kafka_leave(rd_kafka_t *rk);
 /** Destroy; NULL is allowed.  Ends the process when that takes longer than 10 s. */
 void kafka_free(rd_kafka_t *rk);

@@ -21,7 +21,6 @@ enum {
 	COMMIT_BUDGET_MS = 60000,  /* then the outcome is unclear */
 	COMMITTED_MS = 5000,
 	BACKOFF_MS = 200,
-	FENCED_MS = 2000,
 	DENIED_MS = 5000,
 	MESSAGE_BYTES_MIN = 4096,
 };
@@ -358,7 +357,10 @@ static enum verdict send_offsets(struct publisher *pub)
 	return v;
 }
 
-/* Commit; PUB_OK with *unclear set: it is committed, but a repeated EndTxn may still be on its way. */
+/*
+ * Commit.  *unclear: an EndTxn may still be on its way, either a second one of a
+ * commit that succeeded or any of one that failed.
+ */
 static enum verdict commit(struct publisher *pub, bool *unclear)
 {
 	int64_t until = kafka_now_ms() + COMMIT_BUDGET_MS;
@@ -381,7 +383,8 @@ static enum verdict commit(struct publisher *pub, bool *unclear)
 			v = PUB_REOPEN;
 		break;
 	}
-	*unclear = atomic_load(&pub->counts.end_txn) - sent > 1;
+	sent = atomic_load(&pub->counts.end_txn) - sent;
+	*unclear = sent > (v == PUB_OK ? 1 : 0);
 	return v;
 }
 
@@ -450,13 +453,15 @@ static enum verdict transact(struct publisher *pub)
 	if (v != PUB_OK)
 		return abort_transaction(pub, v);
 	v = commit(pub, &unclear);
-	if (v != PUB_OK)
+	if (v == PUB_OK)
+		took_effect(pub);
+	else if (!unclear)
 		return abort_transaction(pub, v);
-	took_effect(pub);
-	if (!unclear)
-		return PUB_OK;
-	log_info(NULL, "publisher: EndTxn was sent more than once: starting over");
-	return PUB_REOPEN;
+	if (unclear && (v == PUB_OK || v == PUB_RETRY)) {
+		log_info(NULL, "publisher: an EndTxn may still be on its way: starting over");
+		v = PUB_REOPEN;
+	}
+	return v;
 }
 
 /* ---- a session: one producer, from init to its end ---- */
@@ -682,7 +687,8 @@ static void *run(void *arg)
 
 	while (!stopping(pub)) {
 		enum verdict v = session(pub);
-		if (v == PUB_NOT_OWNER || v == PUB_YIELD)
+		/* a fenced producer may have a successor: only a new assignment can tell */
+		if (v == PUB_NOT_OWNER || v == PUB_YIELD || v == PUB_FENCED)
 			break;
 		if (v == PUB_TOO_LARGE)
 			believe_less(pub);
@@ -691,7 +697,7 @@ static void *run(void *arg)
 				  "no right to publish to %s as group and transactional id "
 				  "sidenote.%s: see `sidenote check --acls`; trying again",
 				  pub->p->config->notifications_topic, pub->p->config->name);
-		rest(pub, v == PUB_DENIED ? DENIED_MS : v == PUB_FENCED ? FENCED_MS : BACKOFF_MS);
+		rest(pub, v == PUB_DENIED ? DENIED_MS : BACKOFF_MS);
 	}
 	atomic_store(&pub->p->leading, false);
 	atomic_store(&pub->ended, true);

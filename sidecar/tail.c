@@ -203,7 +203,8 @@ static int trim(struct tail *t, struct state_txn *txn, int p)
 	struct position at = t->standings[p].published;
 
 	if (!t->p->publishing) {
-		row->base = row->applied;
+		/* news begin when notifications are configured, not before */
+		row->start = row->base = row->applied;
 		row->base_n = 0;
 		return 0;
 	}
