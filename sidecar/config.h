@@ -73,9 +73,14 @@ int config_environment(struct config *c, char *const *environ, char *err, size_t
 
 /**
  * -F FILE (repeatable), -X name=value and the environment, in their order: file,
- * environment, -X.  Stops at the first argument that is neither; *optind_out
- * is its index.  A secret in -X is refused.  Ends with config_check().
+ * environment, -X.  Moves both with their values to the front of argv, up to a
+ * "--"; *optind_out is the index of the first other word.  A secret in -X is
+ * refused.
  */
+int config_sources(struct config *c, int argc, char **argv, int *optind_out, char *err,
+		   size_t err_len);
+
+/** config_sources(), then config_check(). */
 int config_args(struct config *c, int argc, char **argv, int *optind_out, char *err,
 		size_t err_len);
 

@@ -233,16 +233,23 @@ static int each_flag(struct config *c, int n, char **argv, char letter,
 	return rc;
 }
 
-int config_args(struct config *c, int argc, char **argv, int *optind_out, char *err, size_t err_len)
+int config_sources(struct config *c, int argc, char **argv, int *optind_out, char *err,
+		   size_t err_len)
 {
 	int n, rc;
 
 	if ((rc = gather(argc, argv, &n, err, err_len)) ||
 	    (rc = each_flag(c, n, argv, 'F', config_file, err, err_len)) ||
 	    (rc = config_environment(c, environ, err, err_len)) ||
-	    (rc = each_flag(c, n, argv, 'X', set_argument, err, err_len)) ||
-	    (rc = config_check(c, err, err_len)))
+	    (rc = each_flag(c, n, argv, 'X', set_argument, err, err_len)))
 		return rc;
 	*optind_out = n;
 	return 0;
+}
+
+int config_args(struct config *c, int argc, char **argv, int *optind_out, char *err, size_t err_len)
+{
+	int rc = config_sources(c, argc, argv, optind_out, err, err_len);
+
+	return rc ? rc : config_check(c, err, err_len);
 }

@@ -55,18 +55,22 @@ static const struct verb {
 #endif
 #ifdef HAVE_CMD_demo
 	{ "demo", cmd_demo, "embedded broker, a pipeline, changes to watch",
-	  "\n"
+	  "[--seconds N] [--rate N]\n"
 	  "\n"
 	  "Runs the main job in this one process, with a broker of its own: a compacted topic,\n"
 	  "its snapshot, and the notifications of every change. Needs no server and leaves\n"
-	  "nothing behind.\n" EXIT_0 "it worked" EXIT_3 "it did not" EXAMPLE "sidenote demo" },
+	  "nothing behind.\n"
+	  "\n"
+	  "  --seconds N      how long (20)\n"
+	  "  --rate N         changes a second (2)\n" EXIT_0 "it worked" EXIT_2 EXIT_3
+	  "it did not" EXAMPLE "sidenote demo" },
 #endif
 #ifdef HAVE_CMD_get
 	{ "get", cmd_get, "look keys up in a snapshot",
 	  "-d DIR [--json] [--after TOKEN] KEY...\n"
 	  "\n"
 	  "Prints the value of each key. Keys are given and printed escaped: \\xHH is a byte,\n"
-	  "\\\\ a backslash.\n"
+	  "\\\\ a backslash. A single value that does not go to a terminal is printed as it is.\n"
 	  "\n" SNAPSHOT_USAGE JSON_USAGE "  --after TOKEN    wait until the snapshot has the "
 	  "position `stat` printed as TOKEN\n" EXIT_0 "every key was found" EXIT_1
 	  "one was not" EXIT_2 EXIT_3 "no snapshot, or not there yet" EXIT_4
@@ -77,7 +81,8 @@ static const struct verb {
 	  "-d DIR [--json] [--prefix P] [--limit N] [--after TOKEN]\n"
 	  "\n"
 	  "Prints keys, escaped, and values in the order of the keys' bytes.\n"
-	  "\n" SNAPSHOT_USAGE JSON_USAGE "  --prefix P       only keys that begin with P\n"
+	  "\n" SNAPSHOT_USAGE JSON_USAGE
+	  "  --prefix P       only keys that begin with P, escaped as they are printed\n"
 	  "  --limit N        at most N of them\n"
 	  "  --after TOKEN    wait until the snapshot has the position `stat` printed as "
 	  "TOKEN\n" EXIT_0 "done, also when there was nothing to print" EXIT_2 EXIT_3
@@ -97,15 +102,16 @@ static const struct verb {
 	{ "watch", cmd_watch, "follow a notification topic, one change a line",
 	  "-b BROKERS -t TOPIC [--json] [--prefix P] [-o beginning] [-c N] [-e]\n"
 	  "\n"
-	  "Prints every notification, read committed, with what changed in colour on a terminal.\n"
+	  "Prints every notification, read committed, with what changed in colour on a terminal\n"
+	  "(not if NO_COLOR is set). Joins no group and leaves no trace.\n"
 	  "\n"
-	  "  -b BROKERS       host:port, several separated by commas\n"
-	  "  -t TOPIC         the notification topic\n" CONFIG_USAGE JSON_USAGE
-	  "  --prefix P       only keys that begin with P\n"
-	  "  -o beginning     from the beginning, not only what is new\n"
+	  "  -b BROKERS       host:port, several separated by commas; kafka.bootstrap.servers\n"
+	  "  -t TOPIC         the notification topic; notifications.topic\n" CONFIG_USAGE JSON_USAGE
+	  "  --prefix P       only keys that begin with P, escaped as they are printed\n"
+	  "  -o beginning     from the beginning; `end`, the default: only what is new\n"
 	  "  -c N             end after N notifications\n"
-	  "  -e               end at the end of the topic\n" EXIT_0 "ended as asked" EXIT_2 EXIT_3
-	  "brokers or topic unreachable" EXAMPLE
+	  "  -e               end at the end of the topic\n" OPTIONS_HINT EXIT_0
+	  "ended as asked" EXIT_2 EXIT_3 "brokers or topic unreachable" EXAMPLE
 	  "sidenote watch -b localhost:9092 -t users.changes -o beginning -e" },
 #endif
 #ifdef HAVE_CMD_verify
