@@ -111,7 +111,7 @@ $B/%.o: %.c $B/.flags
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # Rewritten only when it differs, so that another compiler or flag rebuilds, and nothing else does.
-rewrite = mkdir -p $(@D); cat >$@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+rewrite = mkdir -p $(@D); cat >$@.$$$$; cmp -s $@.$$$$ $@ && rm $@.$$$$ || mv $@.$$$$ $@
 $B/.flags: FORCE
 	@echo '$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LIBS))' | { $(rewrite); }
 
