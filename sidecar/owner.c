@@ -28,6 +28,7 @@ struct owner {
 	struct standing *standings;
 	struct kafka_committed *committed;
 	bool subscribed, known;
+	bool want_stable, stable; /* how committed offsets are, and were, asked for */
 	enum fitness fitness;
 	int64_t looked_ms, asked_ms;
 	pthread_t thread;
@@ -133,7 +134,7 @@ static void take_committed(struct owner *o)
 
 static void ask_committed(struct owner *o)
 {
-	bool leading = o->publisher;
+	bool leading = o->publisher, stable = leading || o->want_stable;
 	char err[300];
 
 	if (o->p->offsets_forgotten) {
@@ -144,7 +145,7 @@ static void ask_committed(struct owner *o)
 	/* a standby must not wait for a transaction that a dead leader left open: only its
 	 * successor ends it.  An older P is safe to trim by and to be fit by; the publisher
 	 * reads it again, after init.  A leader compares, so needs what is really committed. */
-	int rc = kafka_committed(leading ? o->query : o->peek, o->p->config->source_topic, o->p->n,
+	int rc = kafka_committed(stable ? o->query : o->peek, o->p->config->source_topic, o->p->n,
 				 ANSWER_MS, o->committed, err, sizeof(err));
 	if (rc) {
 		log_debug(NULL, "%s", err);
@@ -155,6 +156,7 @@ static void ask_committed(struct owner *o)
 	}
 	if (!leading) {
 		take_committed(o);
+		o->stable = stable;
 		return;
 	}
 	for (int p = 0; p < o->p->n; p++)
@@ -252,7 +254,10 @@ static void consider(struct owner *o)
 		leave(o); /* to join again, where fit, with a generation that holds */
 	}
 	enum fitness f = look(o, &where);
-	act_on(o, f, where);
+	/* what a peek saw may be older than what was trimmed by: nothing is given up for that */
+	o->want_stable = (f == UNFIT_JOURNAL || f == UNFIT_LOST) && !o->stable;
+	if (!o->want_stable)
+		act_on(o, f, where);
 	if (o->publisher && publish_call_ms(o->publisher) > CALL_BUDGET_MS) {
 		log_error("SN-PUBLISHER-STUCK",
 			  "a call to Kafka has not returned for %d s; ending the process, which "
