@@ -67,7 +67,7 @@ static void make_snapshot(const char *dir, const char *ready)
 {
 	char err[500];
 	struct state_dir *d;
-	struct state *st;
+	struct state *st = NULL;
 	struct state_txn *t;
 	struct state_identity who = { "pipe", "c1", "users" };
 	struct state_options o = { 2000 };
@@ -162,8 +162,8 @@ static void test_stat_as_json_has_what_scripts_rely_on(void **state)
 		"\"generation\":1,\"keys\":4,\"bytes\":",
 		",\"file_bytes\":",
 		",\"journal\":{\"entries\":0,\"bytes\":0},\"lease_ms\":2000,\"heartbeat_age_ms\":",
-		",\"txnid\":2,\"partitions\":[{\"partition\":3,\"applied\":42,\"published\":null,"
-		"\"base\":0,\"start\":0,\"whole\":0,\"due\":null}],\"token\":\"3:42\"}\n",
+		(",\"txnid\":2,\"partitions\":[{\"partition\":3,\"applied\":42,\"published\":null,"
+		 "\"base\":0,\"start\":0,\"whole\":0,\"due\":null}],\"token\":\"3:42\"}\n"),
 	};
 	make_snapshot(*state, "1");
 	assert_int_equal(verb(cmd_stat, *state, "--json"), EXIT_DONE);
