@@ -124,6 +124,31 @@ static const struct verb {
 	  "brokers unreachable, or no snapshot" EXIT_4 "the snapshot is damaged" EXAMPLE
 	  "sidenote verify -F /etc/sidenote/users.conf" },
 #endif
+#ifdef HAVE_CMD_rebuild
+	{ "rebuild", cmd_rebuild, "ask the running sidecar for a new generation",
+	  "[--round-only] [-F FILE]... [-X NAME=VALUE]...\n"
+	  "\n"
+	  "Asks the sidecar that runs on state.dir, through the socket in it, to fill a new\n"
+	  "generation from the topic beside the live one and to switch to it. Readers follow by\n"
+	  "themselves; nothing is notified twice or lost. Returns when it is done.\n"
+	  "\n"
+	  "  --round-only     only look for deletes that compaction purged unseen\n" CONFIG_USAGE
+		  OPTIONS_HINT EXIT_0 "the new generation is current" EXIT_2 EXIT_3
+	  "no sidecar runs there" EXIT_4 "it failed; the old generation stays" EXAMPLE
+	  "sidenote rebuild -F /etc/sidenote/users.conf" },
+#endif
+#ifdef HAVE_CMD_rebuild
+	{ "rebuild", cmd_rebuild, "ask the running sidecar for a new snapshot",
+	  "[--round-only] [-F FILE]... [-X NAME=VALUE]...\n"
+	  "\n"
+	  "Asks the sidecar that runs in state.dir to read the topic again into a new snapshot\n"
+	  "and to switch to it. Readers go on meanwhile; nothing is notified twice or lost.\n"
+	  "Prints what it does and returns when it is done.\n"
+	  "\n" CONFIG_USAGE "  --round-only     only look for deletes that compaction has purged "
+			    "unseen\n" OPTIONS_HINT EXIT_0 "done" EXIT_2 EXIT_3
+	  "no sidecar runs there" EXIT_4 "it failed" EXAMPLE
+	  "sidenote rebuild -F /etc/sidenote/users.conf" },
+#endif
 	{ 0 },
 };
 
