@@ -85,6 +85,34 @@ static inline char *put(char *p, const void *bytes, size_t len)
 	return p + len;
 }
 
+/* Decimal digits of u. */
+static unsigned digits_of(uint64_t u)
+{
+	static const uint64_t power[] = { 0, /* zero has one digit, too */
+					  10,
+					  100,
+					  1000,
+					  10000,
+					  100000,
+					  1000000,
+					  10000000,
+					  100000000,
+					  1000000000,
+					  10000000000,
+					  100000000000,
+					  1000000000000,
+					  10000000000000,
+					  100000000000000,
+					  1000000000000000,
+					  10000000000000000,
+					  100000000000000000,
+					  1000000000000000000,
+					  10000000000000000000u };
+	unsigned about = (64 - (unsigned)__builtin_clzll(u | 1)) * 1233 >> 12; /* log 2 of 10 */
+
+	return about + (u >= power[about]);
+}
+
 static char *put_number(char *p, int64_t v)
 {
 	static const char pairs[] = "0001020304050607080910111213141516171819"
@@ -92,17 +120,21 @@ static char *put_number(char *p, int64_t v)
 				    "4041424344454647484950515253545556575859"
 				    "6061626364656667686970717273747576777879"
 				    "8081828384858687888990919293949596979899";
-	char digits[NUMBER_MAX];
 	uint64_t u = v < 0 ? -(uint64_t)v : (uint64_t)v;
-	int n = NUMBER_MAX;
+	char *end, *q;
 
-	for (; u >= 10; u /= 100)
-		memcpy(digits + (n -= 2), pairs + u % 100 * 2, 2);
-	if (u || n == NUMBER_MAX)
-		digits[--n] = (char)('0' + u);
 	if (v < 0)
-		digits[--n] = '-';
-	return put(p, digits + n, (size_t)(NUMBER_MAX - n));
+		*p++ = '-';
+	q = end = p + digits_of(u);
+	for (; u >= 10; u /= 100) {
+		const char *two = pairs + u % 100 * 2;
+
+		*--q = two[1];
+		*--q = two[0];
+	}
+	if (q > p)
+		*--q = (char)('0' + u);
+	return end;
 }
 
 static char *put_number_or_null(char *p, bool has, int64_t v)

@@ -31,7 +31,7 @@ static const uint8_t class[256] = {
 
 static inline const uint8_t *skip_space(const uint8_t *p)
 {
-	while (class[*p] & SPACE)
+	while (__builtin_expect(*p <= ' ', 0) && class[*p] & SPACE)
 		p++;
 	return p;
 }
@@ -156,10 +156,11 @@ static inline const uint8_t *skip_string(const uint8_t *p, const uint8_t *end)
 
 static inline const uint8_t *skip_digits(const uint8_t *p)
 {
-	if (!(class[*p] & DIGIT))
+	if ((uint8_t)(*p - '0') > 9)
 		return NULL;
-	while (class[*p] & DIGIT)
+	do
 		p++;
+	while ((uint8_t)(*p - '0') <= 9);
 	return p;
 }
 
