@@ -173,6 +173,13 @@ int state_anchors_set(struct state_txn *t, int32_t p, const struct state_anchor 
  * module.) */
 int state_meta_set(struct state_txn *t, const char *name, const char *text);
 
+/**
+ * Make a filled generation take over from another, which nobody writes any
+ * more: journal, positions and every other meta entry, the uuid too, so that
+ * nothing is notified twice or not at all.  Then state_make_current().
+ */
+int state_take_over(struct state *to, struct state *from);
+
 /* ---- reading beside the writer: publisher, start, stat ---- */
 
 int state_view_begin(struct state *st, struct state_view **out);

@@ -145,9 +145,8 @@ static const struct verb {
 	  "and to switch to it. Readers go on meanwhile; nothing is notified twice or lost.\n"
 	  "Prints what it does and returns when it is done.\n"
 	  "\n" CONFIG_USAGE "  --round-only     only look for deletes that compaction has purged "
-			    "unseen\n" OPTIONS_HINT EXIT_0 "done" EXIT_2 EXIT_3
-	  "no sidecar runs there" EXIT_4 "it failed" EXAMPLE
-	  "sidenote rebuild -F /etc/sidenote/users.conf" },
+	  "unseen\n" OPTIONS_HINT EXIT_0 "done" EXIT_2 EXIT_3 "no sidecar runs there" EXIT_4
+	  "it failed" EXAMPLE "sidenote rebuild -F /etc/sidenote/users.conf" },
 #endif
 	{ 0 },
 };

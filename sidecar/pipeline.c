@@ -52,7 +52,7 @@ void pipeline_end(struct pipeline *p, enum outcome o, const char *id, const char
 		va_start(ap, fmt);
 		vsnprintf(text, sizeof(text), fmt, ap);
 		va_end(ap);
-		if (o == OUTCOME_DONE || o == OUTCOME_AGAIN || o == OUTCOME_REFILL)
+		if (o <= OUTCOME_SWITCH)
 			log_info(id, "%s", text);
 		else
 			log_error(id, "%s", text);

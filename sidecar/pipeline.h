@@ -22,6 +22,7 @@ enum outcome {
 	OUTCOME_DONE,        /* asked to stop */
 	OUTCOME_AGAIN,       /* set up anew: a partition was added */
 	OUTCOME_REFILL,      /* set up anew with a new generation: the journal begins after P */
+	OUTCOME_SWITCH,      /* set up anew, on the generation that a rebuild has made */
 	OUTCOME_UNREACHABLE, /* exit 3 */
 	OUTCOME_USAGE,       /* exit 2 */
 	OUTCOME_BROKEN,      /* exit 4 */
@@ -58,6 +59,7 @@ struct pipeline {
 	atomic_bool leading;    /* the publisher is up */
 	atomic_llong published; /* notifications committed since the start */
 	atomic_llong wrapped, omitted;
+	atomic_llong rounds; /* done since the start */
 };
 
 int pipeline_init(struct pipeline *p, const struct config *c, int n);

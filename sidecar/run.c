@@ -1,10 +1,12 @@
 #include "run.h"
 #include "cmd.h"
+#include "control.h"
 #include "fill.h"
 #include "kafka.h"
 #include "log.h"
 #include "owner.h"
 #include "pipeline.h"
+#include "rebuild.h"
 #include "state.h"
 #include "tail.h"
 #include "topic.h"
@@ -24,6 +26,7 @@ enum {
 	AUTH_GRACE_MS = 10000,
 	WATCH_MS = 10000,    /* between looks at the topic while running */
 	SETTINGS_MS = 180000, /* between reads of its settings */
+	NEWS_TRIES = 100,
 	SHORTER_TRIES = 10,  /* a broker that just started may not know its high watermark yet */
 };
 
@@ -32,6 +35,10 @@ struct run {
 	const struct config *c; /* own copy of nothing: the caller's */
 	const struct run_options *o;
 	struct state_dir *dir;
+	struct control *control;
+	struct rebuild *rebuild; /* under way; NULL: none */
+	long long rounds_before; /* a round was asked for: done when there are more; -1: not */
+	int64_t told_ms;
 	struct kafka_counts counts;
 	struct kafka_hooks hooks;
 	rd_kafka_t *query, *peek;
@@ -168,7 +175,7 @@ static bool ask_notifications(struct run *r)
 	bool created = false;
 	int64_t said = 0;
 	char err[300];
-	int rc;
+	int rc, news = 0; /* how often a topic that was just created was not known yet */
 
 	if (!r->c->notifications_topic[0])
 		return true;
@@ -178,6 +185,11 @@ static bool ask_notifications(struct run *r)
 			if (!create_notifications(r))
 				return false;
 			created = true;
+			continue;
+		}
+		if (rc == KAFKA_MISSING && news++ < NEWS_TRIES) {
+			if (!pause_ms(r, 50))
+				return false;
 			continue;
 		}
 		if (!retry(r, &said, "SN-KAFKA-UNREACHABLE", err))
@@ -514,6 +526,69 @@ static void watch_topic(struct run *r, struct tail *t)
 		watch_ends(r, t);
 }
 
+/* ---- what is asked through the control socket ---- */
+
+static void take_request(struct run *r, struct tail *t)
+{
+	const struct state_identity who = identity(r);
+	const char *word = control_poll(r->control);
+
+	if (!word)
+		return;
+	if (!strcmp(word, "round")) {
+		r->rounds_before = atomic_load(&r->p.rounds);
+		atomic_store(&r->p.round_wanted, true);
+	} else if (strcmp(word, "rebuild")) {
+		control_say(r->control, "error", "unknown request: rebuild and round are known",
+			    true);
+	} else if (rebuild_start(&r->rebuild, &r->p, t, r->dir, &who)) {
+		control_say(r->control, "error", "out of memory", true);
+	}
+}
+
+static void answer_rebuild(struct run *r, const char *kind, bool last)
+{
+	char text[600];
+
+	rebuild_text(r->rebuild, text, sizeof(text));
+	control_say(r->control, kind, text, last);
+}
+
+static void answer_requests(struct run *r)
+{
+	bool round_done = r->rounds_before >= 0 && atomic_load(&r->p.rounds) > r->rounds_before;
+
+	if (round_done) {
+		control_say(r->control, "ok", "round done", true);
+		r->rounds_before = -1;
+	}
+	if (r->rebuild && rebuild_state(r->rebuild) == REBUILD_FAILED) {
+		answer_rebuild(r, "error", true);
+		rebuild_free(r->rebuild);
+		r->rebuild = NULL;
+	}
+	if (kafka_now_ms() - r->told_ms < 1000)
+		return;
+	r->told_ms = kafka_now_ms();
+	if (r->rebuild)
+		answer_rebuild(r, "progress", false);
+	else if (r->rounds_before >= 0)
+		control_say(r->control, "progress", "reading the topic again", false);
+}
+
+static void finish_rebuild(struct run *r)
+{
+	char err[600];
+
+	if (rebuild_finish(r->rebuild, r->state, err, sizeof(err))) {
+		log_error("SN-REBUILD-FAILED", "rebuild: %s; the old generation stays", err);
+		control_say(r->control, "error", err, true);
+		return;
+	}
+	log_info(NULL, "rebuild: the new generation is current");
+	control_say(r->control, "ok", "the new generation is current", true);
+}
+
 static void supervise(struct run *r, struct tail *t)
 {
 	int64_t watched = kafka_now_ms(), read = watched;
@@ -525,6 +600,8 @@ static void supervise(struct run *r, struct tail *t)
 			break;
 		}
 		usleep(50000);
+		take_request(r, t);
+		answer_requests(r);
 		pthread_mutex_lock(&r->p.lock);
 		bool now_ready = r->p.caught_up;
 		pthread_mutex_unlock(&r->p.lock);
@@ -556,6 +633,7 @@ static void run_threads(struct run *r)
 		supervise(r, tail);
 	}
 	owner_join(owner);
+	rebuild_halt(r->rebuild);
 	tail_join(tail);
 }
 
@@ -565,6 +643,7 @@ static int exit_code(enum outcome o)
 				     [OUTCOME_DONE] = EXIT_DONE,
 				     [OUTCOME_AGAIN] = EXIT_DONE,
 				     [OUTCOME_REFILL] = EXIT_DONE,
+				     [OUTCOME_SWITCH] = EXIT_DONE,
 				     [OUTCOME_UNREACHABLE] = EXIT_NOT_READY,
 				     [OUTCOME_USAGE] = EXIT_USAGE,
 				     [OUTCOME_BROKEN] = EXIT_BROKEN };
@@ -573,20 +652,26 @@ static int exit_code(enum outcome o)
 
 /* True: once more, `*refill` saying how. */
 static bool run_once(const struct config *c, const struct run_options *o, struct state_dir *dir,
-		     bool *refill, int *code)
+		     struct control *control, bool *refill, int *code)
 {
-	struct run r = { .c = c, .o = o, .dir = dir, .refill = *refill };
+	struct run r = { .c = c, .o = o, .dir = dir, .control = control, .rounds_before = -1,
+			 .refill = *refill };
 	bool again = false;
 
 	if (reach_cluster(&r) && ask_source(&r) && ask_notifications(&r) && ask_committed(&r) &&
 	    prepare_state(&r) && set_up_pipeline(&r)) {
 		run_threads(&r);
 		enum outcome out = atomic_load(&r.p.outcome);
-		again = out == OUTCOME_AGAIN || out == OUTCOME_REFILL;
+		again = out == OUTCOME_AGAIN || out == OUTCOME_REFILL || out == OUTCOME_SWITCH;
+		if (out == OUTCOME_SWITCH)
+			finish_rebuild(&r);
+		else
+			control_say(control, "error", "the pipeline has ended", true);
 		*refill = out == OUTCOME_REFILL;
 		r.code = exit_code(out);
 	}
 	*code = r.code;
+	rebuild_free(r.rebuild);
 	pipeline_free(&r.p);
 	state_close(r.state);
 	free(r.published);
@@ -599,6 +684,7 @@ static bool run_once(const struct config *c, const struct run_options *o, struct
 int run_sidecar(const struct config *c, const struct run_options *o)
 {
 	struct state_dir *dir;
+	struct control *control;
 	bool refill = false;
 	char err[500];
 	int code;
@@ -608,8 +694,18 @@ int run_sidecar(const struct config *c, const struct run_options *o)
 		log_error(rc == -EBUSY ? "SN-STATE-BUSY" : "SN-STATE-IO", "%s", err);
 		return rc == -EBUSY || rc == -EACCES || rc == -ENOENT ? EXIT_USAGE : EXIT_NOT_READY;
 	}
-	while (run_once(c, o, dir, &refill, &code) && !atomic_load(o->stop))
-		;
+	if (control_open(&control, c->state_dir, err, sizeof(err))) {
+		log_error("SN-CONTROL", "%s", err);
+		state_dir_close(dir);
+		return EXIT_USAGE;
+	}
+	bool again;
+	do {
+		/* what a rebuild has replaced, or a fill that was killed has left */
+		state_dir_sweep(dir);
+		again = run_once(c, o, dir, control, &refill, &code);
+	} while (again && !atomic_load(o->stop));
+	control_close(control);
 	state_dir_close(dir);
 	return code;
 }

@@ -1,5 +1,6 @@
 #include "tail.h"
 #include "apply.h"
+#include "delta.h"
 #include "intake.h"
 #include "log.h"
 #include "round.h"
@@ -50,7 +51,10 @@ struct tail {
 	int64_t round_said_ms;
 	bool always_done; /* reconcile=always: once per start */
 	bool forced;      /* somebody asked for a round */
-	pthread_mutex_t lock; /* confirmed only */
+	struct delta *delta; /* a rebuild follows; NULL: none */
+	pthread_mutex_t lock; /* confirmed, and these: a rebuild that wants to follow */
+	struct delta *wanted;
+	int64_t *wanted_from;
 	struct confirmed *confirmed;
 	char err[600];
 };
@@ -140,7 +144,7 @@ static void cross_gap(struct tail *t, int p)
 	int64_t retention = atomic_load(&t->p->limits.delete_retention_ms);
 	int64_t away = away_ms(row);
 
-	if (row->due >= 0 || t->p->config->reconcile == RECONCILE_OFF)
+	if (row->due >= 0 || (t->p->config->reconcile == RECONCILE_OFF && !t->forced))
 		return;
 	if (decide_round_due(away, retention, !t->catching[p]))
 		log_info(NULL,
@@ -163,6 +167,41 @@ static void cross_gaps(struct tail *t)
 	for (size_t i = 0; i < b->n; i++)
 		if (i == 0 || b->v[i].rec.partition != b->v[i - 1].rec.partition)
 			cross_gap(t, b->v[i].rec.partition);
+}
+
+int tail_follow(struct tail *t, struct delta *d, int64_t *from)
+{
+	bool done = false;
+
+	pthread_mutex_lock(&t->lock);
+	t->wanted = d;
+	t->wanted_from = from;
+	pthread_mutex_unlock(&t->lock);
+	while (!done) {
+		usleep(POLL_MS * 1000);
+		pthread_mutex_lock(&t->lock);
+		done = !t->wanted;
+		if (!done && pipeline_stopping(t->p)) {
+			t->wanted = NULL;
+			pthread_mutex_unlock(&t->lock);
+			return -EINTR;
+		}
+		pthread_mutex_unlock(&t->lock);
+	}
+	return 0;
+}
+
+/* Between two batches: everything before is in the state, everything after goes to both. */
+static void take_follower(struct tail *t)
+{
+	pthread_mutex_lock(&t->lock);
+	if (t->wanted) {
+		for (int p = 0; p < t->p->n; p++)
+			t->wanted_from[p] = t->rows[p].applied;
+		t->delta = t->wanted;
+		t->wanted = NULL;
+	}
+	pthread_mutex_unlock(&t->lock);
 }
 
 static void advance(struct tail *t)
@@ -335,6 +374,8 @@ static bool commit(struct tail *t)
 		log_info(NULL, "there is space again for %s", t->p->config->state_dir);
 	t->last_commit_ms = clock_ms(CLOCK_MONOTONIC);
 	settle(t);
+	if (t->delta)
+		delta_append(t->delta, intake_batch(t->in));
 	intake_clear(t->in);
 	pipeline_applied(t->p, t->rows, t->caught_up);
 	return true;
@@ -491,6 +532,8 @@ static bool write_round(struct tail *t)
 
 	scan_free(t->scan);
 	t->scan = NULL;
+	if (t->delta)
+		delta_fail(t->delta, -ECANCELED);
 	if (rc == -ENOSPC)
 		return true; /* due as before: again once there is space */
 	if (rc) {
@@ -498,6 +541,7 @@ static bool write_round(struct tail *t)
 		return false;
 	}
 	log_info(NULL, "round: done, %llu keys were gone", (unsigned long long)gone);
+	atomic_fetch_add(&t->p->rounds, 1);
 	pipeline_applied(t->p, t->rows, t->caught_up);
 	return true;
 }
@@ -537,6 +581,7 @@ static void *run(void *arg)
 
 	wait_lease(t);
 	while (!pipeline_stopping(t->p)) {
+		take_follower(t);
 		memset(t->ev.eof, 0, (size_t)t->p->n * sizeof(*t->ev.eof));
 		if (must_wait(t)) {
 			usleep(POLL_MS * 1000);

@@ -33,6 +33,14 @@ void tail_join(struct tail *t);
 void tail_confirm(struct tail *t, int part, int64_t end, int64_t asked_wall_ms,
 		  int64_t asked_boot_ms);
 
+struct delta;
+/**
+ * From the next batch on, append what is applied to `d` as well; from [n] gets
+ * the positions at which that begins.  Returns once it does; -EINTR: the
+ * pipeline is ending.  A round fails the delta.
+ */
+int tail_follow(struct tail *t, struct delta *d, int64_t *from);
+
 int64_t tail_boot_ms(void);
 
 #endif
