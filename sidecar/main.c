@@ -8,19 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONFIG_USAGE                                                                               \
+/* clang-format off: the lines as they are printed */
+#define CONFIG                                                                                     \
 	"  -F FILE          read options from a file; repeatable, the later wins\n"                \
 	"  -X NAME=VALUE    set one option; wins over files and SIDENOTE_* variables\n"
-#define SNAPSHOT_USAGE "  -d DIR           the state directory (state.dir of the sidecar)\n"
-#define JSON_USAGE     "  --json           one JSON object a line\n"
-#define OPTIONS_HINT   "\n`sidenote help options` lists the options.\n"
-
-#define EXIT_0  "\nExit status\n  0  "
-#define EXIT_1  "\n  1  "
-#define EXIT_2  "\n  2  wrong usage or configuration"
-#define EXIT_3  "\n  3  "
-#define EXIT_4  "\n  4  "
-#define EXAMPLE "\n\nExample\n  "
+#define SNAPSHOT "  -d DIR           the state directory (state.dir of the sidecar)\n"
+#define JSON     "  --json           one JSON object a line\n"
 
 static const struct verb {
 	const char *name;
@@ -30,126 +23,141 @@ static const struct verb {
 } verbs[] = {
 #ifdef HAVE_CMD_run
 	{ "run", cmd_run, "the sidecar: keep the snapshot, publish notifications",
-	  "[-F FILE]... [-X NAME=VALUE]...\n"
-	  "\n"
+	  "[-F FILE]... [-X NAME=VALUE]...\n\n"
 	  "Fills the snapshot of source.topic in state.dir, keeps it in step, and publishes\n"
 	  "what was overwritten or deleted to notifications.topic. Several sidecars of one name\n"
 	  "each keep a snapshot; one of them publishes, another takes over when it ends.\n"
 	  "SIGTERM and SIGINT: finish the batch, leave the group, end.\n"
-	  "\n" CONFIG_USAGE OPTIONS_HINT EXIT_0 "stopped by a signal" EXIT_2 EXIT_3
-	  "brokers unreachable, or something they do not let it do" EXIT_4
-	  "stopped rather than guess: the last message has an id and names the way out" EXAMPLE
-	  "sidenote run -F /etc/sidenote/users.conf" },
+	  "\n" CONFIG "\n`sidenote help options` lists the options.\n"
+	  "\nExit status\n"
+	  "  0  stopped by a signal\n"
+	  "  2  wrong usage or configuration\n"
+	  "  3  brokers unreachable, or something they do not let it do\n"
+	  "  4  stopped rather than guess: the last message has an id and names the way out\n"
+	  "\nExample\n  sidenote run -F /etc/sidenote/users.conf\n" },
 #endif
 #ifdef HAVE_CMD_check
 	{ "check", cmd_check, "the configuration and what it needs, and nothing else",
-	  "[--online] [--acls] [-F FILE]... [-X NAME=VALUE]...\n"
-	  "\n"
+	  "[--online] [--acls] [-F FILE]... [-X NAME=VALUE]...\n\n"
 	  "Prints the options as they are in effect, secrets masked.\n"
-	  "\n" CONFIG_USAGE
+	  "\n" CONFIG
 	  "  --online         also ask the brokers: topics, their settings, rights; the disk\n"
-	  "  --acls           print the commands that grant exactly the rights it "
-	  "needs\n" OPTIONS_HINT EXIT_0 "fit to run" EXIT_2 EXIT_3 "brokers unreachable" EXIT_4
-	  "a topic, a right or the disk is not as it must be" EXAMPLE
-	  "sidenote check --online -F /etc/sidenote/users.conf" },
+	  "  --acls           print the commands that grant exactly the rights it needs\n"
+	  "\n`sidenote help options` lists the options.\n"
+	  "\nExit status\n"
+	  "  0  fit to run\n"
+	  "  2  wrong usage or configuration\n"
+	  "  3  brokers unreachable\n"
+	  "  4  a topic, a right or the disk is not as it must be\n"
+	  "\nExample\n  sidenote check --online -F /etc/sidenote/users.conf\n" },
 #endif
 #ifdef HAVE_CMD_demo
 	{ "demo", cmd_demo, "embedded broker, a pipeline, changes to watch",
-	  "[--seconds N] [--rate N]\n"
-	  "\n"
+	  "[--seconds N] [--rate N]\n\n"
 	  "Runs the main job in this one process, with a broker of its own: a compacted topic,\n"
 	  "its snapshot, and the notifications of every change. Needs no server and leaves\n"
 	  "nothing behind.\n"
 	  "\n"
 	  "  --seconds N      how long (20)\n"
-	  "  --rate N         changes a second (2)\n" EXIT_0 "it worked" EXIT_2 EXIT_3
-	  "it did not" EXAMPLE "sidenote demo" },
+	  "  --rate N         changes a second (2)\n"
+	  "\nExit status\n"
+	  "  0  it worked\n"
+	  "  2  wrong usage\n"
+	  "  3  it did not\n"
+	  "\nExample\n  sidenote demo\n" },
 #endif
 #ifdef HAVE_CMD_get
 	{ "get", cmd_get, "look keys up in a snapshot",
-	  "-d DIR [--json] [--after TOKEN] KEY...\n"
-	  "\n"
+	  "-d DIR [--json] [--after TOKEN] KEY...\n\n"
 	  "Prints the value of each key. Keys are given and printed escaped: \\xHH is a byte,\n"
 	  "\\\\ a backslash. A single value that does not go to a terminal is printed as it is.\n"
-	  "\n" SNAPSHOT_USAGE JSON_USAGE "  --after TOKEN    wait until the snapshot has the "
-	  "position `stat` printed as TOKEN\n" EXIT_0 "every key was found" EXIT_1
-	  "one was not" EXIT_2 EXIT_3 "no snapshot, or not there yet" EXIT_4
-	  "the snapshot is damaged" EXAMPLE "sidenote get -d /var/lib/sidenote/users user-17" },
+	  "\n" SNAPSHOT JSON
+	  "  --after TOKEN    wait until the snapshot has the position `stat` printed as TOKEN\n"
+	  "\nExit status\n"
+	  "  0  every key was found\n"
+	  "  1  one was not\n"
+	  "  2  wrong usage\n"
+	  "  3  no snapshot, or not there yet\n"
+	  "  4  the snapshot is damaged\n"
+	  "\nExample\n  sidenote get -d /var/lib/sidenote/users user-17\n" },
 #endif
 #ifdef HAVE_CMD_scan
 	{ "scan", cmd_scan, "print a snapshot, key by key",
-	  "-d DIR [--json] [--prefix P] [--limit N] [--after TOKEN]\n"
-	  "\n"
+	  "-d DIR [--json] [--prefix P] [--limit N] [--after TOKEN]\n\n"
 	  "Prints keys, escaped, and values in the order of the keys' bytes.\n"
-	  "\n" SNAPSHOT_USAGE JSON_USAGE
+	  "\n" SNAPSHOT JSON
 	  "  --prefix P       only keys that begin with P, escaped as they are printed\n"
 	  "  --limit N        at most N of them\n"
-	  "  --after TOKEN    wait until the snapshot has the position `stat` printed as "
-	  "TOKEN\n" EXIT_0 "done, also when there was nothing to print" EXIT_2 EXIT_3
-	  "no snapshot, or not there yet" EXIT_4 "the snapshot is damaged" EXAMPLE
-	  "sidenote scan -d /var/lib/sidenote/users --prefix user- --limit 10" },
+	  "  --after TOKEN    wait until the snapshot has the position `stat` printed as TOKEN\n"
+	  "\nExit status\n"
+	  "  0  done, also when there was nothing to print\n"
+	  "  2  wrong usage\n"
+	  "  3  no snapshot, or not there yet\n"
+	  "  4  the snapshot is damaged\n"
+	  "\nExample\n  sidenote scan -d /var/lib/sidenote/users --prefix user- --limit 10\n" },
 #endif
 #ifdef HAVE_CMD_stat
 	{ "stat", cmd_stat, "positions, sizes, lease, role, ready or not",
-	  "-d DIR [--json]\n"
-	  "\n"
+	  "-d DIR [--json]\n\n"
 	  "Prints what the state directory tells about itself and its sidecar.\n"
-	  "\n" SNAPSHOT_USAGE JSON_USAGE EXIT_0 "ready" EXIT_2 EXIT_3
-	  "no snapshot, or its sidecar is not ready" EXIT_4 "the snapshot is damaged" EXAMPLE
-	  "sidenote stat -d /var/lib/sidenote/users" },
+	  "\n" SNAPSHOT JSON "\nExit status\n"
+	  "  0  ready\n"
+	  "  2  wrong usage\n"
+	  "  3  no snapshot, or its sidecar is not ready\n"
+	  "  4  the snapshot is damaged\n"
+	  "\nExample\n  sidenote stat -d /var/lib/sidenote/users\n" },
 #endif
 #ifdef HAVE_CMD_watch
 	{ "watch", cmd_watch, "follow a notification topic, one change a line",
-	  "-b BROKERS -t TOPIC [--json] [--prefix P] [-o beginning] [-c N] [-e]\n"
-	  "\n"
+	  "-b BROKERS -t TOPIC [--json] [--prefix P] [-o beginning] [-c N] [-e]\n\n"
 	  "Prints every notification, read committed, with what changed in colour on a terminal\n"
 	  "(not if NO_COLOR is set). Joins no group and leaves no trace.\n"
 	  "\n"
 	  "  -b BROKERS       host:port, several separated by commas; kafka.bootstrap.servers\n"
-	  "  -t TOPIC         the notification topic; notifications.topic\n" CONFIG_USAGE JSON_USAGE
+	  "  -t TOPIC         the notification topic; notifications.topic\n" CONFIG JSON
 	  "  --prefix P       only keys that begin with P, escaped as they are printed\n"
 	  "  -o beginning     from the beginning; `end`, the default: only what is new\n"
 	  "  -c N             end after N notifications\n"
-	  "  -e               end at the end of the topic\n" OPTIONS_HINT EXIT_0
-	  "ended as asked" EXIT_2 EXIT_3 "brokers or topic unreachable" EXAMPLE
-	  "sidenote watch -b localhost:9092 -t users.changes -o beginning -e" },
+	  "  -e               end at the end of the topic\n"
+	  "\n`sidenote help options` lists the options.\n"
+	  "\nExit status\n"
+	  "  0  ended as asked\n"
+	  "  2  wrong usage or configuration\n"
+	  "  3  brokers or topic unreachable\n"
+	  "\nExample\n  sidenote watch -b localhost:9092 -t users.changes -o beginning -e\n" },
 #endif
 #ifdef HAVE_CMD_verify
 	{ "verify", cmd_verify, "re-read the topic and compare it with the snapshot",
-	  "[--json] [-F FILE]... [-X NAME=VALUE]...\n"
-	  "\n"
+	  "[--json] [-F FILE]... [-X NAME=VALUE]...\n\n"
 	  "Reads source.topic from its beginning and prints every difference from the snapshot\n"
 	  "in state.dir. The sidecar may run meanwhile.\n"
-	  "\n" CONFIG_USAGE JSON_USAGE OPTIONS_HINT EXIT_0 "equal" EXIT_1 "different" EXIT_2 EXIT_3
-	  "brokers unreachable, or no snapshot" EXIT_4 "the snapshot is damaged" EXAMPLE
-	  "sidenote verify -F /etc/sidenote/users.conf" },
+	  "\n" CONFIG JSON "\n`sidenote help options` lists the options.\n"
+	  "\nExit status\n"
+	  "  0  equal\n"
+	  "  1  different\n"
+	  "  2  wrong usage or configuration\n"
+	  "  3  brokers unreachable, or no snapshot\n"
+	  "  4  the snapshot is damaged\n"
+	  "\nExample\n  sidenote verify -F /etc/sidenote/users.conf\n" },
 #endif
 #ifdef HAVE_CMD_rebuild
 	{ "rebuild", cmd_rebuild, "ask the running sidecar for a new generation",
-	  "[--round-only] [-F FILE]... [-X NAME=VALUE]...\n"
-	  "\n"
+	  "[--round-only] [-F FILE]... [-X NAME=VALUE]...\n\n"
 	  "Asks the sidecar that runs on state.dir, through the socket in it, to fill a new\n"
 	  "generation from the topic beside the live one and to switch to it. Readers follow by\n"
 	  "themselves; nothing is notified twice or lost. Returns when it is done.\n"
-	  "\n"
-	  "  --round-only     only look for deletes that compaction purged unseen\n" CONFIG_USAGE
-		  OPTIONS_HINT EXIT_0 "the new generation is current" EXIT_2 EXIT_3
-	  "no sidecar runs there" EXIT_4 "it failed; the old generation stays" EXAMPLE
-	  "sidenote rebuild -F /etc/sidenote/users.conf" },
-#endif
-#ifdef HAVE_CMD_rebuild
-	{ "rebuild", cmd_rebuild, "ask the running sidecar for a new snapshot",
-	  "[--round-only] [-F FILE]... [-X NAME=VALUE]...\n"
-	  "\n"
-	  "Asks the sidecar that runs in state.dir to read the topic again into a new snapshot\n"
-	  "and to switch to it. Readers go on meanwhile; nothing is notified twice or lost.\n"
-	  "Prints what it does and returns when it is done.\n"
-	  "\n" CONFIG_USAGE "  --round-only     only look for deletes that compaction has purged "
-	  "unseen\n" OPTIONS_HINT EXIT_0 "done" EXIT_2 EXIT_3 "no sidecar runs there" EXIT_4
-	  "it failed" EXAMPLE "sidenote rebuild -F /etc/sidenote/users.conf" },
+	  "\n" CONFIG "  --round-only     only look for deletes that compaction purged unseen\n"
+	  "\n`sidenote help options` lists the options.\n"
+	  "\nExit status\n"
+	  "  0  the new generation is current\n"
+	  "  2  wrong usage or configuration\n"
+	  "  3  no sidecar runs there\n"
+	  "  4  it failed; the old generation stays\n"
+	  "\nExample\n  sidenote rebuild -F /etc/sidenote/users.conf\n" },
 #endif
 	{ 0 },
 };
+/* clang-format on */
 
 static const char outro[] =
 	"  help      this; `help WORD` tells all about a word, `help options` has the options\n"
@@ -198,7 +206,7 @@ static int help(const char *word)
 	} else if (!strcmp(word, "options")) {
 		config_print(stdout);
 	} else if ((v = find(word))) {
-		printf("usage: sidenote %s%s%s\n", v->name, *v->usage == '\n' ? "" : " ", v->usage);
+		printf("usage: sidenote %s %s", v->name, v->usage);
 	} else {
 		return unknown(word);
 	}
