@@ -8,6 +8,8 @@
 
 struct intake {
 	const struct config *config;
+	struct kafka_counts counts;
+	struct kafka_hooks hooks;
 	rd_kafka_t *rk;
 	rd_kafka_queue_t *queue;
 	int n;
@@ -42,7 +44,8 @@ int intake_open(struct intake **out, const struct config *c, bool fill, int n, c
 		return -ENOMEM;
 	in->config = c;
 	in->n = n;
-	in->rk = kafka_new(c, fill ? KAFKA_FILL : KAFKA_TAIL, NULL, err, err_len);
+	in->hooks.counts = &in->counts;
+	in->rk = kafka_new(c, fill ? KAFKA_FILL : KAFKA_TAIL, &in->hooks, err, err_len);
 	if (!in->rk || assign(in, from, err, err_len)) {
 		intake_close(in);
 		return INTAKE_REFUSED;
@@ -220,6 +223,18 @@ static int take_message(struct intake *in, rd_kafka_message_t *m, struct intake_
 	return rc;
 }
 
+/*
+ * The one sign of a topic that was deleted and made anew under a running
+ * consumer: it comes before the first record of the new topic does.
+ */
+static int check_topic(struct intake *in, char *err, size_t err_len)
+{
+	if (!atomic_exchange(&in->counts.topic_missing, 0))
+		return 0;
+	snprintf(err, err_len, "the brokers said that topic or partition are not there");
+	return INTAKE_DOUBTFUL;
+}
+
 enum { TAKE_AT_ONCE = 2000 };
 
 int intake_take(struct intake *in, int timeout_ms, size_t max, struct intake_events *ev, char *err,
@@ -245,5 +260,5 @@ int intake_take(struct intake *in, int timeout_ms, size_t max, struct intake_eve
 				rc = one;
 		}
 	}
-	return rc;
+	return rc ? rc : check_topic(in, err, err_len);
 }

@@ -25,6 +25,7 @@ enum intake_rc {
 	INTAKE_CORRUPT = 3,  /* the broker's bytes are bad: reading on would skip records */
 	INTAKE_MISSING = 4,  /* the topic is gone */
 	INTAKE_REFUSED = 5,  /* the client could not be made */
+	INTAKE_DOUBTFUL = 6, /* the topic was away for a moment: what was taken may be another's */
 };
 
 struct intake_events {

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { API_TXN_OFFSET_COMMIT = 28, API_END_TXN = 26, API_VERSIONS = 18, CLOSE_BUDGET_MS = 10000 };
+enum { API_TXN_OFFSET_COMMIT = 28, API_END_TXN = 26, CLOSE_BUDGET_MS = 10000 };
 
 int64_t kafka_now_ms(void)
 {
@@ -191,8 +191,6 @@ static rd_kafka_resp_err_t on_request_sent(rd_kafka_t *rk, int sockfd, const cha
 		atomic_fetch_add(&n->end_txn, 1);
 	else if (api == API_TXN_OFFSET_COMMIT)
 		atomic_fetch_add(&n->txn_offset_commit, 1);
-	else if (api != API_VERSIONS)
-		atomic_store(&n->connected, 1);
 	return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
@@ -217,6 +215,11 @@ static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 {
 	struct kafka_hooks *h = opaque;
 
+	if ((err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+	     err == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC ||
+	     err == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION) &&
+	    h && h->counts)
+		atomic_store(&h->counts->topic_missing, 1);
 	if ((err == RD_KAFKA_RESP_ERR__AUTHENTICATION || err == RD_KAFKA_RESP_ERR__SSL ||
 	     err == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED) &&
 	    h && h->counts && !atomic_exchange(&h->counts->auth_failed, 1))

@@ -32,7 +32,7 @@ struct kafka_counts {
 	atomic_int end_txn;           /* EndTxn requests sent */
 	atomic_int txn_offset_commit; /* TxnOffsetCommit requests sent */
 	atomic_int auth_failed;       /* authentication failures reported */
-	atomic_int connected;         /* a request other than the handshake was answered */
+	atomic_int topic_missing;     /* the brokers said that a topic or partition is not there */
 };
 
 struct kafka_hooks {

@@ -37,6 +37,7 @@ struct run {
 	struct state_dir *dir;
 	struct control *control;
 	struct rebuild *rebuild; /* under way; NULL: none */
+	bool was_running; /* not the first setting-up of this process */
 	long long rounds_before; /* a round was asked for: done when there are more; -1: not */
 	int64_t told_ms;
 	struct kafka_counts counts;
@@ -136,7 +137,8 @@ static bool ask_source(struct run *r)
 				 "source topic %s does not exist on this cluster; create it or "
 				 "correct source.topic",
 				 r->c->source_topic);
-			return end(r, EXIT_USAGE, "SN-SOURCE-MISSING", text);
+			return end(r, r->was_running ? EXIT_BROKEN : EXIT_USAGE, "SN-SOURCE-MISSING",
+				   text);
 		}
 		if (!retry(r, &said, rc == KAFKA_DENIED ? "SN-SOURCE-DENIED" : "SN-KAFKA-UNREACHABLE",
 			   text))
@@ -652,10 +654,10 @@ static int exit_code(enum outcome o)
 
 /* True: once more, `*refill` saying how. */
 static bool run_once(const struct config *c, const struct run_options *o, struct state_dir *dir,
-		     struct control *control, bool *refill, int *code)
+		     struct control *control, bool was_running, bool *refill, int *code)
 {
 	struct run r = { .c = c, .o = o, .dir = dir, .control = control, .rounds_before = -1,
-			 .refill = *refill };
+			 .was_running = was_running, .refill = *refill };
 	bool again = false;
 
 	if (reach_cluster(&r) && ask_source(&r) && ask_notifications(&r) && ask_committed(&r) &&
@@ -699,11 +701,11 @@ int run_sidecar(const struct config *c, const struct run_options *o)
 		state_dir_close(dir);
 		return EXIT_USAGE;
 	}
-	bool again;
+	bool again = false;
 	do {
 		/* what a rebuild has replaced, or a fill that was killed has left */
 		state_dir_sweep(dir);
-		again = run_once(c, o, dir, control, &refill, &code);
+		again = run_once(c, o, dir, control, again, &refill, &code);
 	} while (again && !atomic_load(o->stop));
 	control_close(control);
 	state_dir_close(dir);

@@ -408,6 +408,10 @@ static void intake_failed(struct tail *t, int rc)
 			     "would skip records",
 			     topic, t->err);
 		break;
+	case INTAKE_DOUBTFUL:
+		pipeline_end(t->p, OUTCOME_AGAIN, NULL, "%s: %s: checking that it is the same topic",
+			     topic, t->err);
+		break;
 	case INTAKE_MISSING:
 		log_warn("SN-SOURCE-MISSING", "%s: %s", topic, t->err);
 		usleep(RETRY_MS * 1000);
