@@ -173,8 +173,10 @@ run-fuzz: $(FUZZERS)
 	$$t -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$$t. -verbosity=0 \
 		-print_final_stats=1 $$t.corpus; done
 
+# Twice: it does not always agree with itself at once.
 fmt:
 	clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
+	@clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
 docs: $B/sidenote
 	$B/sidenote help options >docs/options.md
 
