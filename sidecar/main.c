@@ -38,17 +38,17 @@ static const struct verb {
 #endif
 #ifdef HAVE_CMD_check
 	{ "check", cmd_check, "the configuration and what it needs, and nothing else",
-	  "[--online] [--acls] [-F FILE]... [-X NAME=VALUE]...\n\n"
-	  "Prints the options as they are in effect, secrets masked.\n"
+	  "[--online] [--acls] [--json] [-F FILE]... [-X NAME=VALUE]...\n\n"
+	  "Prints the options as they are in effect, secrets masked, and what is wrong with them\n"
+	  "or with what they need. Only looks: changes nothing, disturbs no running sidecar.\n"
 	  "\n" CONFIG
-	  "  --online         also ask the brokers: topics, their settings, rights; the disk\n"
-	  "  --acls           print the commands that grant exactly the rights it needs\n"
+	  "  --online         also ask the brokers: topics and their settings, positions, rights\n"
+	  "  --acls           print the commands that grant exactly the rights it needs\n" JSON
 	  "\n`sidenote help options` lists the options.\n"
 	  "\nExit status\n"
-	  "  0  fit to run\n"
-	  "  2  wrong usage or configuration\n"
-	  "  3  brokers unreachable\n"
-	  "  4  a topic, a right or the disk is not as it must be\n"
+	  "  0  fit to run, maybe with warnings\n"
+	  "  2  not fit to run, or wrong usage\n"
+	  "  3  nothing is wrong that it could see, but the brokers did not answer\n"
 	  "\nExample\n  sidenote check --online -F /etc/sidenote/users.conf\n" },
 #endif
 #ifdef HAVE_CMD_demo
