@@ -66,6 +66,8 @@ $(error SAN=$(SAN): not one of address, thread)
 endif
 override CFLAGS  += $(if $(SAN),-O1 -fno-omit-frame-pointer $(SANITIZE))
 override LDFLAGS += $(SANITIZE)
+# ThreadSanitizer does not know the C11 threads that librdkafka uses.
+TSAN_OBJ := $(if $(filter thread,$(SAN)),$B/tests/tsan_c11_threads.o)
 
 LIBS     := $(or $(call pkg,--libs $(PACKAGES)),-lrdkafka -llmdb -lcrypto -lxxhash)
 LIB_LIBS := $(or $(call pkg,--libs $(LIB_PACKAGES)),-llmdb -lcrypto -lxxhash)
@@ -94,12 +96,12 @@ $(SO): $(LIB_OBJ)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -o $@ $^ $(LIB_LIBS)
 	@ln -sf $(@F) $B/$(SONAME) && ln -sf $(SONAME) $B/libsharedstate.so
-$B/sidenote: $(MAIN_OBJ) $(MOD_OBJ) $B/libsharedstate.a
+$B/sidenote: $(MAIN_OBJ) $(MOD_OBJ) $(TSAN_OBJ) $B/libsharedstate.a
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -pie -o $@ $^ $(LIBS)
 
 # One program per tests/test_*.c, linked with all there is except main().
-$B/tests/%: $B/tests/%.o $(MOD_OBJ) $B/libsharedstate.a
+$B/tests/%: $B/tests/%.o $(MOD_OBJ) $(TSAN_OBJ) $B/libsharedstate.a
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -pie -o $@ $^ $(LIBS) $(CMOCKA)
 $B/tests/fuzz/%: $B/tests/fuzz/%.o $(MOD_OBJ) $B/libsharedstate.a
