@@ -28,6 +28,7 @@ enum {
 	SETTINGS_MS = 180000, /* between reads of its settings */
 	NEWS_TRIES = 100,
 	SHORTER_TRIES = 10,  /* a broker that just started may not know its high watermark yet */
+	CREATED_MS = 10000,  /* until every broker knows a topic that was just created */
 };
 
 /* One setting-up, from the first question to the broker to the end of all threads. */
@@ -174,8 +175,7 @@ static bool create_notifications(struct run *r)
 static bool ask_notifications(struct run *r)
 {
 	struct finding f[FINDINGS_MAX];
-	bool created = false;
-	int64_t said = 0;
+	int64_t said = 0, created = 0;
 	char err[300];
 	int rc, news = 0; /* how often a topic that was just created was not known yet */
 
@@ -186,7 +186,11 @@ static bool ask_notifications(struct run *r)
 		if (rc == KAFKA_MISSING && !created) {
 			if (!create_notifications(r))
 				return false;
-			created = true;
+			created = kafka_now_ms();
+		}
+		if (rc == KAFKA_MISSING && kafka_now_ms() - created < CREATED_MS) {
+			if (!pause_ms(r, 50))
+				return false;
 			continue;
 		}
 		if (rc == KAFKA_MISSING && news++ < NEWS_TRIES) {
