@@ -98,13 +98,13 @@ static int store(struct fill *f)
 {
 	struct batch *b = intake_batch(f->in);
 	const struct apply_options o = { .moved = f->c->source_moved, .blind = f->blind };
+	char why[300] = "";
 	struct state_txn *t;
 	int rc = state_begin(f->st, &t);
 
-	f->err[0] = '\0';
 	if (rc)
 		goto out;
-	rc = apply_batch(t, b, &o, &f->counts, f->err, f->err_len);
+	rc = apply_batch(t, b, &o, &f->counts, why, sizeof(why));
 	if (rc)
 		state_abort(t);
 	else
@@ -118,8 +118,14 @@ out:
 	if (!rc)
 		return 0;
 	*f->id = rc == -EXDEV ? "SN-KEY-MOVED" : rc == -ENOSPC ? "SN-DISK-FULL" : "SN-STATE-IO";
-	if (!f->err[0])
-		snprintf(f->err, f->err_len, "filling %s: %s", f->c->state_dir, state_strerror(rc));
+	if (rc == -EXDEV)
+		snprintf(f->err, f->err_len,
+			 "%s: %s; keys of a compacted topic must stay in their partition: see "
+			 "source.moved=timestamp",
+			 f->c->source_topic, why);
+	else
+		snprintf(f->err, f->err_len, "filling %s: %s", f->c->state_dir,
+			 why[0] ? why : state_strerror(rc));
 	return rc == -EXDEV ? FILL_BROKEN : FILL_FAILED;
 }
 
