@@ -1,6 +1,7 @@
 #include "publish.h"
 #include "batch.h"
 #include "envelope.h"
+#include "escape.h"
 #include "log.h"
 #include "readback.h"
 
@@ -22,7 +23,11 @@ enum {
 	COMMITTED_MS = 5000,
 	BACKOFF_MS = 200,
 	DENIED_MS = 5000,
-	MESSAGE_BYTES_MIN = 4096,
+	SAY_MS = 10000,            /* between lines about the same trouble */
+	LEAST_BYTES = 4096,        /* more than a notification takes beside its key */
+	/* of librdkafka's message.max.bytes */
+	MESSAGE_BYTES_MIN = 1000,
+	MESSAGE_BYTES_MAX = 1000000000,
 };
 
 enum verdict {
@@ -267,6 +272,20 @@ static rd_kafka_resp_err_t produce_note(struct publisher *pub, const struct note
 	return e;
 }
 
+/* Only a key can be that large: everything else can be left out. */
+static enum verdict cannot_fit(struct publisher *pub, const struct note *n, const struct change *c)
+{
+	char *key = escape_key(n->key, n->key_len);
+
+	pipeline_end(pub->p, OUTCOME_USAGE, "SN-NOTIFICATION-TOO-LARGE",
+		     "the notification of key '%.100s' at %s [%d] %" PRId64
+		     " does not fit into %s: set max.message.bytes=%zu there and start again",
+		     key ? key : "?", pub->p->config->source_topic, c->partition, c->offset,
+		     pub->p->config->notifications_topic, n->key_len + LEAST_BYTES);
+	free(key);
+	return PUB_STOPPED;
+}
+
 static enum verdict produce(struct publisher *pub)
 {
 	bool same_count = pub->p->limits.notification_partitions == pub->p->n;
@@ -290,6 +309,8 @@ static enum verdict produce(struct publisher *pub)
 				     pub->p->config->state_dir, state_strerror(rc));
 			return PUB_STOPPED;
 		}
+		if (n.bytes > pub->max_bytes)
+			return cannot_fit(pub, &n, &c);
 		rd_kafka_resp_err_t e =
 			produce_note(pub, &n, same_count ? c.partition : RD_KAFKA_PARTITION_UA);
 		if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
@@ -666,6 +687,11 @@ static enum verdict session(struct publisher *pub)
 /* The topic's limit was lowered, or a proxy has one of its own: believe less. */
 static void believe_less(struct publisher *pub)
 {
+	if (pub->max_bytes <= MESSAGE_BYTES_MIN)
+		pipeline_end(pub->p, OUTCOME_USAGE, "SN-NOTIFICATION-TOO-LARGE",
+			     "%s refuses messages of %d bytes: set max.message.bytes there and "
+			     "start again",
+			     pub->p->config->notifications_topic, MESSAGE_BYTES_MIN);
 	pub->max_bytes = pub->max_bytes - pub->max_bytes / 8;
 	if (pub->max_bytes < MESSAGE_BYTES_MIN)
 		pub->max_bytes = MESSAGE_BYTES_MIN;
@@ -732,6 +758,10 @@ static int make(struct publisher *pub)
 	size_t n = (size_t)pub->p->n;
 
 	pub->max_bytes = (size_t)pub->p->limits.max_message_bytes;
+	if (pub->max_bytes > MESSAGE_BYTES_MAX)
+		pub->max_bytes = MESSAGE_BYTES_MAX;
+	if (pub->max_bytes < MESSAGE_BYTES_MIN)
+		pub->max_bytes = MESSAGE_BYTES_MIN;
 	const struct envelope_options o = { .format = c->notifications_format,
 					    .encoding = c->notifications_encoding,
 					    .name = c->name,
