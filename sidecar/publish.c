@@ -79,6 +79,8 @@ struct publisher {
 	int64_t last_commit_ms;
 	uint64_t seen;
 	int first; /* partition to begin with: each gets its turn */
+	char why[300];   /* the last error of a call */
+	int64_t said_ms; /* when publishing was last said to fail; 0: it does not */
 
 	pthread_t thread;
 	atomic_bool stop, ended;
@@ -132,12 +134,13 @@ static enum verdict verdict_of(const rd_kafka_error_t *e)
 										      : PUB_REOPEN;
 }
 
-static enum verdict take_error(rd_kafka_error_t *e, const char *where)
+static enum verdict take_error(struct publisher *pub, rd_kafka_error_t *e, const char *where)
 {
 	enum verdict v = verdict_of(e);
 
-	log_info(NULL, "publisher: %s: %s: %s", where, rd_kafka_error_name(e),
+	snprintf(pub->why, sizeof(pub->why), "%s: %s: %s", where, rd_kafka_error_name(e),
 		 rd_kafka_error_string(e));
+	log_info(NULL, "publisher: %s", pub->why);
 	rd_kafka_error_destroy(e);
 	return v;
 }
@@ -315,8 +318,10 @@ static enum verdict produce(struct publisher *pub)
 			produce_note(pub, &n, same_count ? c.partition : RD_KAFKA_PARTITION_UA);
 		if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
 			return PUB_TOO_LARGE;
-		if (e)
+		if (e) {
+			snprintf(pub->why, sizeof(pub->why), "produce: %s", rd_kafka_err2str(e));
 			return stopping(pub) ? PUB_STOPPED : PUB_RETRY;
+		}
 		pub->notes++;
 		atomic_fetch_add(&pub->p->wrapped, n.wrapped);
 		atomic_fetch_add(&pub->p->omitted, n.omitted);
@@ -367,7 +372,7 @@ static enum verdict send_offsets(struct publisher *pub)
 		 * what timed out may still arrive: both end with this producer */
 		bool timed_out = rd_kafka_error_code(e) == RD_KAFKA_RESP_ERR__TIMED_OUT ||
 				 rd_kafka_error_is_retriable(e);
-		v = take_error(e, "send_offsets");
+		v = take_error(pub, e, "send_offsets");
 		if (timed_out && v == PUB_RETRY)
 			v = PUB_REOPEN;
 	}
@@ -399,7 +404,7 @@ static enum verdict commit(struct publisher *pub, bool *unclear)
 			rd_kafka_error_destroy(e);
 			continue;
 		}
-		v = take_error(e, "commit");
+		v = take_error(pub, e, "commit");
 		if (again) /* it can neither be awaited nor aborted now: who knows */
 			v = PUB_REOPEN;
 		break;
@@ -421,7 +426,7 @@ static enum verdict abort_transaction(struct publisher *pub, enum verdict why)
 	e = rd_kafka_abort_transaction(pub->rk, 2 * CALL_MS);
 	call_end(pub);
 	if (e) {
-		enum verdict v = take_error(e, "abort");
+		enum verdict v = take_error(pub, e, "abort");
 		return v == PUB_FENCED ? PUB_FENCED
 		       : why == PUB_RETRY || why == PUB_TOO_LARGE ? PUB_REOPEN
 								  : why;
@@ -446,6 +451,9 @@ static void took_effect(struct publisher *pub)
 	pub->skipped = 0;
 	pub->all_offsets = false;
 	pub->last_commit_ms = kafka_now_ms();
+	if (pub->said_ms)
+		log_info(NULL, "publishing to %s again", pub->p->config->notifications_topic);
+	pub->said_ms = 0;
 }
 
 static enum verdict transact(struct publisher *pub)
@@ -455,7 +463,7 @@ static enum verdict transact(struct publisher *pub)
 	enum verdict v;
 
 	if (e) {
-		v = take_error(e, "begin");
+		v = take_error(pub, e, "begin");
 		return v == PUB_FENCED ? v : PUB_REOPEN;
 	}
 	v = produce(pub);
@@ -509,7 +517,7 @@ static enum verdict open_producer(struct publisher *pub)
 		if (!e)
 			break;
 		bool again = rd_kafka_error_is_retriable(e);
-		enum verdict v = again ? PUB_OK : take_error(e, "init");
+		enum verdict v = again ? PUB_OK : take_error(pub, e, "init");
 		if (again)
 			rd_kafka_error_destroy(e);
 		else
@@ -661,6 +669,17 @@ static void close_producer(struct publisher *pub)
 	pub->rk = NULL;
 }
 
+static void say_failing(struct publisher *pub)
+{
+	int64_t now = kafka_now_ms();
+
+	if (stopping(pub) || (pub->said_ms && now - pub->said_ms < SAY_MS))
+		return;
+	pub->said_ms = now;
+	log_warn("SN-PUBLISH-FAILING", "publishing to %s: %s; trying again, nothing is lost",
+		 pub->p->config->notifications_topic, pub->why);
+}
+
 static enum verdict session(struct publisher *pub)
 {
 	enum verdict v = open_producer(pub);
@@ -676,6 +695,7 @@ static enum verdict session(struct publisher *pub)
 		}
 		v = publish_once(pub);
 		if (v == PUB_RETRY) { /* aborted cleanly: the same producer goes on */
+			say_failing(pub);
 			usleep(BACKOFF_MS * 1000);
 			v = PUB_OK;
 		}
