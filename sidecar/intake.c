@@ -16,6 +16,7 @@ struct intake {
 	struct batch batch;
 	rd_kafka_message_t **held; /* what the batch points into */
 	size_t n_held, cap_held;
+	bool keyless; /* said so */
 };
 
 struct batch *intake_batch(struct intake *in) { return &in->batch; }
@@ -202,23 +203,27 @@ static int take_error(const rd_kafka_message_t *m, struct intake_events *ev, cha
 	}
 }
 
+static void pass_over(struct intake *in, const rd_kafka_message_t *m)
+{
+	if (!in->keyless)
+		log_warn("SN-KEYLESS",
+			 "%s [%d] at %lld: a record without a key has no place in a snapshot and "
+			 "is passed over, as compaction will do",
+			 in->config->source_topic, m->partition, (long long)m->offset);
+	in->keyless = true;
+}
+
 static int take_message(struct intake *in, rd_kafka_message_t *m, struct intake_events *ev,
 			char *err, size_t err_len)
 {
-	int rc;
+	int rc = 0;
 
-	if (!m->err && m->key) {
-		rc = take_record(in, m);
-		return rc;
-	}
-	if (m->err) {
+	if (!m->err && m->key)
+		return take_record(in, m);
+	if (m->err)
 		rc = take_error(m, ev, err, err_len);
-	} else {
-		ev->keyless++;
-		ev->partition = m->partition;
-		ev->offset = m->offset;
-		rc = 0;
-	}
+	else
+		pass_over(in, m);
 	rd_kafka_message_destroy(m);
 	return rc;
 }
@@ -244,7 +249,6 @@ int intake_take(struct intake *in, int timeout_ms, size_t max, struct intake_eve
 	int rc = 0;
 
 	memset(ev->eof, 0, (size_t)in->n * sizeof(*ev->eof));
-	ev->keyless = 0;
 	/* asking for many waits until there are many: so wait for one, then take the rest */
 	for (size_t want = in->batch.n ? TAKE_AT_ONCE : 1; !rc && in->batch.n < max;
 	     want = TAKE_AT_ONCE) {

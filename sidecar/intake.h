@@ -33,7 +33,6 @@ struct intake_events {
 	int64_t *eof_offset;  /* [n]: ... at this offset, which is a position of its own */
 	int32_t partition;    /* with INTAKE_RESET and others: which */
 	int64_t offset;
-	uint64_t keyless;     /* records without a key: they have no place in a snapshot */
 };
 
 /** `from` [n]: where to start; INTAKE_LOG_START for the beginning of the log. */

@@ -45,7 +45,6 @@ struct tail {
 	struct standing *standings;
 	struct apply_counts counts;
 	int64_t last_commit_ms;
-	uint64_t keyless;
 	bool waiting, denied; /* said so in the log */
 	struct scan *scan; /* of the round that is under way; NULL: none */
 	int64_t round_said_ms;
@@ -453,13 +452,6 @@ static bool gather(struct tail *t)
 	for (;;) {
 		size_t before = b->n;
 		rc = intake_take(t->in, b->n ? 0 : POLL_MS, max, &t->ev, t->err, sizeof(t->err));
-		if (t->ev.keyless && !t->keyless)
-			log_warn("SN-KEYLESS",
-				 "%s [%d] at %lld: a record without a key has no place in a "
-				 "snapshot and is passed over, as compaction will do",
-				 t->p->config->source_topic, t->ev.partition,
-				 (long long)t->ev.offset);
-		t->keyless += t->ev.keyless;
 		if (rc) {
 			intake_failed(t, rc);
 			return !pipeline_stopping(t->p);
