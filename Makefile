@@ -49,8 +49,6 @@ override CFLAGS += -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissi
 	-fPIC -fvisibility=hidden -pthread $(HARDENING)
 override CPPFLAGS += -D_GNU_SOURCE -DSIDENOTE_VERSION='"$(VERSION)"' -Ishared-state -Isidecar \
 	$(call pkg,--cflags $(PACKAGES))
-# For the time in which not every verb exists yet.
-override CPPFLAGS += $(patsubst sidecar/cmd_%.c,-DHAVE_CMD_%,$(wildcard sidecar/cmd_*.c))
 override LDFLAGS += -pthread -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed
 
 ifeq ($(SAN),)

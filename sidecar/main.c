@@ -21,7 +21,6 @@ static const struct verb {
 	const char *help;  /* one line */
 	const char *usage; /* from the arguments on, to the example */
 } verbs[] = {
-#ifdef HAVE_CMD_run
 	{ "run", cmd_run, "the sidecar: keep the snapshot, publish notifications",
 	  "[-F FILE]... [-X NAME=VALUE]...\n\n"
 	  "Fills the snapshot of source.topic in state.dir, keeps it in step, and publishes\n"
@@ -35,8 +34,6 @@ static const struct verb {
 	  "  3  brokers unreachable, or something they do not let it do\n"
 	  "  4  stopped rather than guess: the last message has an id and names the way out\n"
 	  "\nExample\n  sidenote run -F /etc/sidenote/users.conf\n" },
-#endif
-#ifdef HAVE_CMD_check
 	{ "check", cmd_check, "the configuration and what it needs, and nothing else",
 	  "[--online] [--acls] [--json] [-F FILE]... [-X NAME=VALUE]...\n\n"
 	  "Prints the options as they are in effect, secrets masked, and what is wrong with them\n"
@@ -50,8 +47,6 @@ static const struct verb {
 	  "  2  not fit to run, or wrong usage\n"
 	  "  3  nothing is wrong that it could see, but the brokers did not answer\n"
 	  "\nExample\n  sidenote check --online -F /etc/sidenote/users.conf\n" },
-#endif
-#ifdef HAVE_CMD_demo
 	{ "demo", cmd_demo, "embedded broker, a pipeline, changes to watch",
 	  "[--seconds N] [--rate N]\n\n"
 	  "Runs the main job in this one process, with a broker of its own: a compacted topic,\n"
@@ -65,8 +60,6 @@ static const struct verb {
 	  "  2  wrong usage\n"
 	  "  3  it did not\n"
 	  "\nExample\n  sidenote demo\n" },
-#endif
-#ifdef HAVE_CMD_get
 	{ "get", cmd_get, "look keys up in a snapshot",
 	  "-d DIR [--json] [--after TOKEN] KEY...\n\n"
 	  "Prints the value of each key. Keys are given and printed escaped: \\xHH is a byte,\n"
@@ -80,8 +73,6 @@ static const struct verb {
 	  "  3  no snapshot, or not there yet\n"
 	  "  4  the snapshot is damaged\n"
 	  "\nExample\n  sidenote get -d /var/lib/sidenote/users user-17\n" },
-#endif
-#ifdef HAVE_CMD_scan
 	{ "scan", cmd_scan, "print a snapshot, key by key",
 	  "-d DIR [--json] [--prefix P] [--limit N] [--after TOKEN]\n\n"
 	  "Prints keys, escaped, and values in the order of the keys' bytes.\n"
@@ -95,8 +86,6 @@ static const struct verb {
 	  "  3  no snapshot, or not there yet\n"
 	  "  4  the snapshot is damaged\n"
 	  "\nExample\n  sidenote scan -d /var/lib/sidenote/users --prefix user- --limit 10\n" },
-#endif
-#ifdef HAVE_CMD_stat
 	{ "stat", cmd_stat, "positions, sizes, lease, role, ready or not",
 	  "-d DIR [--json]\n\n"
 	  "Prints what the state directory tells about itself and its sidecar.\n"
@@ -106,8 +95,6 @@ static const struct verb {
 	  "  3  no snapshot, or its sidecar is not ready\n"
 	  "  4  the snapshot is damaged\n"
 	  "\nExample\n  sidenote stat -d /var/lib/sidenote/users\n" },
-#endif
-#ifdef HAVE_CMD_watch
 	{ "watch", cmd_watch, "follow a notification topic, one change a line",
 	  "-b BROKERS -t TOPIC [--json] [--prefix P] [-o beginning] [-c N] [-e]\n\n"
 	  "Prints every notification, read committed, with what changed in colour on a terminal\n"
@@ -125,8 +112,6 @@ static const struct verb {
 	  "  2  wrong usage or configuration\n"
 	  "  3  brokers or topic unreachable\n"
 	  "\nExample\n  sidenote watch -b localhost:9092 -t users.changes -o beginning -e\n" },
-#endif
-#ifdef HAVE_CMD_verify
 	{ "verify", cmd_verify, "re-read the topic and compare it with the snapshot",
 	  "[--json] [-F FILE]... [-X NAME=VALUE]...\n\n"
 	  "Reads source.topic from its beginning and prints every difference from the snapshot\n"
@@ -139,8 +124,6 @@ static const struct verb {
 	  "  3  brokers unreachable, or no snapshot\n"
 	  "  4  the snapshot is damaged\n"
 	  "\nExample\n  sidenote verify -F /etc/sidenote/users.conf\n" },
-#endif
-#ifdef HAVE_CMD_rebuild
 	{ "rebuild", cmd_rebuild, "ask the running sidecar for a new generation",
 	  "[--round-only] [-F FILE]... [-X NAME=VALUE]...\n\n"
 	  "Asks the sidecar that runs on state.dir, through the socket in it, to fill a new\n"
@@ -154,7 +137,6 @@ static const struct verb {
 	  "  3  no sidecar runs there\n"
 	  "  4  it failed; the old generation stays\n"
 	  "\nExample\n  sidenote rebuild -F /etc/sidenote/users.conf\n" },
-#endif
 	{ 0 },
 };
 /* clang-format on */
