@@ -252,22 +252,25 @@ int generation_wanted_bytes(int fd, uint64_t *bytes)
 	return 0;
 }
 
-int generation_preflight(int dirfd, const char *path)
+int generation_check(int fd)
 {
-	int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-
 	/* the size last: a writer lengthens the file before it writes the meta page that says so */
 	struct stat st;
 	uint64_t wanted;
 	int rc = generation_wanted_bytes(fd, &wanted);
 	if (fstat(fd, &st))
-		rc = -errno;
-	else if (st.st_size == 0)
-		rc = -ENOENT;
-	else if (!rc && (uint64_t)st.st_size < wanted)
-		rc = -ERANGE;
+		return -errno;
+	if (st.st_size == 0)
+		return -ENOENT;
+	return !rc && (uint64_t)st.st_size < wanted ? -ERANGE : rc;
+}
+
+int generation_preflight(int dirfd, const char *path)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	int rc = generation_check(fd);
 	close(fd);
 	return rc;
 }

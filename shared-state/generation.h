@@ -46,14 +46,16 @@ int generation_make(struct state_dir *d, char name[GENERATION_NAME_BYTES]);
 int generation_switch(struct state_dir *d, const char *name);
 
 /*
- * Look at a data file before LMDB maps it: it would open a truncated one, and
- * the first access would kill the process.
+ * Look at a data file before it is mapped: the first access behind the end of a
+ * truncated one would kill the process, and LMDB opens it all the same.
  *
  * 0; -ENOENT: absent or empty; -EBADMSG: not an LMDB 0.9 file of this machine,
  * or a meta page is damaged; -ERANGE: shorter than the meta pages say.  That is
  * damage, or the last commit freed its own last pages unwritten and the
  * writer was killed before it could lengthen the file: generation_verify() tells.
  */
+int generation_check(int fd);
+/** The same by name. */
 int generation_preflight(int dirfd, const char *path);
 /** Bytes that the newer of the two meta pages wants the file to have. */
 int generation_wanted_bytes(int fd, uint64_t *bytes);

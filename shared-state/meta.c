@@ -8,40 +8,56 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_BYTES = 32, ROW_BYTES = 8 * 8 + 2 * 4, ANCHOR_BYTES = 24 };
+enum { ROW_BYTES = 8 * 8 + 2 * 4, ANCHOR_BYTES = 24, DIGITS = 10 };
+
+#define PARTITION "partition/"
 
 static MDB_val val(const void *bytes, size_t len)
 {
 	return (MDB_val){ .mv_size = len, .mv_data = (void *)bytes };
 }
 
+static int get(MDB_txn *t, MDB_dbi meta, MDB_val k, MDB_val *v)
+{
+	return code_from_mdb(mdb_get(t, meta, &k, v));
+}
+
 /* ---- texts ---- */
 
-int meta_get_text(MDB_txn *t, MDB_dbi meta, const char *name, char *text, size_t text_len)
+int meta_decode_text(char *text, size_t text_len, const void *bytes, size_t len)
 {
-	MDB_val k = val(name, strlen(name)), v;
-	int rc = mdb_get(t, meta, &k, &v);
-	if (rc)
-		return code_from_mdb(rc);
-	if (v.mv_size >= text_len)
+	if (len >= text_len)
 		return -ERANGE;
-	memcpy(text, v.mv_data, v.mv_size);
-	text[v.mv_size] = 0;
+	memcpy(text, bytes, len);
+	text[len] = 0;
 	return 0;
 }
 
-int meta_get_int(MDB_txn *t, MDB_dbi meta, const char *name, int64_t *n)
+int meta_decode_int(int64_t *n, const void *bytes, size_t len)
 {
 	char text[24], *end;
-	int rc = meta_get_text(t, meta, name, text, sizeof(text));
-	if (rc)
-		return rc == -ERANGE ? -EBADMSG : rc;
+	if (meta_decode_text(text, sizeof(text), bytes, len))
+		return -EBADMSG;
 	errno = 0;
 	long long v = strtoll(text, &end, 10);
 	if (errno || end == text || *end)
 		return -EBADMSG;
 	*n = v;
 	return 0;
+}
+
+int meta_get_text(MDB_txn *t, MDB_dbi meta, const char *name, char *text, size_t text_len)
+{
+	MDB_val v;
+	int rc = get(t, meta, val(name, strlen(name)), &v);
+	return rc ? rc : meta_decode_text(text, text_len, v.mv_data, v.mv_size);
+}
+
+int meta_get_int(MDB_txn *t, MDB_dbi meta, const char *name, int64_t *n)
+{
+	MDB_val v;
+	int rc = get(t, meta, val(name, strlen(name)), &v);
+	return rc ? rc : meta_decode_int(n, v.mv_data, v.mv_size);
 }
 
 int meta_set_text(MDB_txn *t, MDB_dbi meta, const char *name, const char *text)
@@ -59,21 +75,32 @@ int meta_set_int(MDB_txn *t, MDB_dbi meta, const char *name, int64_t n)
 
 /* ---- partitions ---- */
 
-static MDB_val numbered(char key[KEY_BYTES], const char *what, int32_t p)
+static MDB_val numbered(char key[META_KEY_BYTES], const char *what, int32_t p)
 {
-	return val(key, (size_t)snprintf(key, KEY_BYTES, "%s/%010d", what, p));
+	return val(key, (size_t)snprintf(key, META_KEY_BYTES, "%s%0*d", what, DIGITS, p));
 }
 
-int meta_get_partition(MDB_txn *t, MDB_dbi meta, int32_t p, struct state_partition *row)
+size_t meta_partition_key(char key[META_KEY_BYTES], int32_t p)
 {
-	char key[KEY_BYTES];
-	MDB_val k = numbered(key, "partition", p), v;
-	int rc = mdb_get(t, meta, &k, &v);
-	if (rc)
-		return code_from_mdb(rc);
-	if (v.mv_size != ROW_BYTES)
+	return numbered(key, PARTITION, p).mv_size;
+}
+
+bool meta_is_partition(const void *key, size_t len, int32_t *p)
+{
+	char digits[DIGITS + 1] = "";
+	size_t prefix = strlen(PARTITION);
+	if (len != prefix + DIGITS || memcmp(key, PARTITION, prefix) != 0)
+		return false;
+	memcpy(digits, (const char *)key + prefix, DIGITS);
+	*p = (int32_t)strtol(digits, NULL, 10);
+	return true;
+}
+
+int meta_decode_partition(struct state_partition *row, const void *bytes, size_t len)
+{
+	const uint8_t *b = bytes;
+	if (len != ROW_BYTES)
 		return -EBADMSG;
-	const uint8_t *b = v.mv_data;
 	*row = (struct state_partition){
 		.applied = (int64_t)get_le64(b),
 		.start = (int64_t)get_le64(b + 8),
@@ -87,6 +114,14 @@ int meta_get_partition(MDB_txn *t, MDB_dbi meta, int32_t p, struct state_partiti
 		.published_n = get_le32(b + 68),
 	};
 	return 0;
+}
+
+int meta_get_partition(MDB_txn *t, MDB_dbi meta, int32_t p, struct state_partition *row)
+{
+	char key[META_KEY_BYTES];
+	MDB_val v;
+	int rc = get(t, meta, numbered(key, PARTITION, p), &v);
+	return rc ? rc : meta_decode_partition(row, v.mv_data, v.mv_size);
 }
 
 int meta_set_partition(MDB_txn *t, MDB_dbi meta, int32_t p, const struct state_partition *row)
@@ -103,12 +138,12 @@ int meta_set_partition(MDB_txn *t, MDB_dbi meta, int32_t p, const struct state_p
 	put_le32(b + 64, row->base_n);
 	put_le32(b + 68, row->published_n);
 
-	char key[KEY_BYTES];
-	MDB_val k = numbered(key, "partition", p), v = val(b, sizeof(b));
+	char key[META_KEY_BYTES];
+	MDB_val k = numbered(key, PARTITION, p), v = val(b, sizeof(b));
 	return code_from_mdb(mdb_put(t, meta, &k, &v, 0));
 }
 
-/* The number in the last key below "partition0", which sorts right behind all of them. */
+/* The last key below "partition0", which sorts right behind all of them. */
 static int last_partition(MDB_cursor *c, int32_t *p)
 {
 	MDB_val k = val("partition0", 10), v;
@@ -119,13 +154,7 @@ static int last_partition(MDB_cursor *c, int32_t *p)
 		rc = mdb_cursor_get(c, &k, &v, MDB_LAST);
 	if (rc)
 		return code_from_mdb(rc);
-
-	char text[KEY_BYTES] = "";
-	if (k.mv_size != strlen("partition/") + 10 || memcmp(k.mv_data, "partition/", 10) != 0)
-		return -ENOENT;
-	memcpy(text, (char *)k.mv_data + 10, 10);
-	*p = (int32_t)strtol(text, NULL, 10);
-	return 0;
+	return meta_is_partition(k.mv_data, k.mv_size, p) ? 0 : -ENOENT;
 }
 
 int meta_get_partitions(MDB_txn *t, MDB_dbi meta, int32_t *n)
@@ -147,11 +176,11 @@ int meta_get_partitions(MDB_txn *t, MDB_dbi meta, int32_t *n)
 
 int meta_get_anchors(MDB_txn *t, MDB_dbi meta, int32_t p, struct state_anchor *a)
 {
-	char key[KEY_BYTES];
-	MDB_val k = numbered(key, "anchors", p), v;
-	int rc = mdb_get(t, meta, &k, &v);
+	char key[META_KEY_BYTES];
+	MDB_val v;
+	int rc = get(t, meta, numbered(key, "anchors/", p), &v);
 	if (rc)
-		return rc == MDB_NOTFOUND ? 0 : code_from_mdb(rc);
+		return rc == -ENOENT ? 0 : rc;
 	if (v.mv_size % ANCHOR_BYTES || v.mv_size > STATE_ANCHORS * ANCHOR_BYTES)
 		return -EBADMSG;
 	int n = (int)(v.mv_size / ANCHOR_BYTES);
@@ -173,7 +202,7 @@ int meta_set_anchors(MDB_txn *t, MDB_dbi meta, int32_t p, const struct state_anc
 		put_le64(b + i * ANCHOR_BYTES + 8, (uint64_t)a[i].timestamp_ms);
 		put_le64(b + i * ANCHOR_BYTES + 16, a[i].key_hash);
 	}
-	char key[KEY_BYTES];
-	MDB_val k = numbered(key, "anchors", p), v = val(b, (size_t)n * ANCHOR_BYTES);
+	char key[META_KEY_BYTES];
+	MDB_val k = numbered(key, "anchors/", p), v = val(b, (size_t)n * ANCHOR_BYTES);
 	return code_from_mdb(mdb_put(t, meta, &k, &v, 0));
 }

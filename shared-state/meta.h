@@ -27,7 +27,20 @@
 #define META_HEARTBEAT_MS "heartbeat_ms" /* wall clock of the last commit */
 #define META_BOOT_ID      "boot_id"      /* of the caught_boot_ms values */
 
-enum { STATE_FORMAT = 1, META_TEXT_MAX = 4096 };
+enum { STATE_FORMAT = 1, META_TEXT_MAX = 4096, META_KEY_BYTES = 32 };
+
+/* ---- bytes, for writer and readers ---- */
+
+/** Key of a partition's row; returns its length. */
+size_t meta_partition_key(char key[META_KEY_BYTES], int32_t p);
+/** Whether a key is one of those, and of which. */
+bool meta_is_partition(const void *key, size_t len, int32_t *p);
+int meta_decode_partition(struct state_partition *row, const void *bytes, size_t len);
+/** Copy a text and end it with NUL; -ERANGE: it does not fit. */
+int meta_decode_text(char *text, size_t text_len, const void *bytes, size_t len);
+int meta_decode_int(int64_t *n, const void *bytes, size_t len);
+
+/* ---- in transactions of the writer's ---- */
 
 int meta_get_text(MDB_txn *t, MDB_dbi meta, const char *name, char *text, size_t text_len);
 int meta_get_int(MDB_txn *t, MDB_dbi meta, const char *name, int64_t *n);

@@ -1,7 +1,6 @@
 /* position.c - tokens, waiting, and what a state tells about itself. */
 #include "reader.h"
 
-#include "codes.h"
 #include "meta.h"
 
 #include <ctype.h>
@@ -77,24 +76,48 @@ int sstate_token_format(char *text, size_t size, const struct sstate_position *p
 	return rc;
 }
 
+/* The row where a walk over all partitions is, -ENOENT behind the last; *p is the one before. */
+static int partition_here(struct walk *w, int32_t *p, struct state_partition *row)
+{
+	struct span k, v;
+	int32_t before = *p;
+	int rc = walk_entry(w, &k, &v);
+	if (rc)
+		return rc;
+	if (!meta_is_partition(k.p, k.len, p))
+		return -ENOENT;
+	if (*p <= before)
+		return -EBADMSG; /* pages that lead in a circle must not keep us for ever */
+	return meta_decode_partition(row, v.p, v.len);
+}
+
+static int first_partition(struct reading *r, struct walk *w)
+{
+	struct pages *f = &r->source->pages;
+	struct tree meta;
+	char key[META_KEY_BYTES];
+	size_t len = meta_partition_key(key, 0);
+	int rc = tree_open(&meta, f, &r->commit, "meta");
+	return rc ? rc : walk_seek(w, f, &r->commit, &meta, (struct span){ (uint8_t *)key, len });
+}
+
 int reading_token(struct reading *r, void *arg)
 {
 	struct token_text *t = arg;
 	struct state_partition row;
-	int32_t n;
+	struct walk w;
+	int32_t p = -1;
 	size_t len = 0;
 	if (!t->size)
 		return -ERANGE;
 	*t->text = 0;
-	int rc = meta_get_partitions(r->txn, r->source->meta, &n);
-	for (int32_t p = 0; !rc && p < n; p++) {
-		rc = meta_get_partition(r->txn, r->source->meta, p, &row);
+	int rc = first_partition(r, &w);
+	for (; !rc; rc = rc ? rc : walk_next(&w)) {
+		rc = partition_here(&w, &p, &row);
 		if (!rc)
 			rc = append(t->text, t->size, &len, p, row.applied);
-		else if (rc == -ENOENT)
-			rc = 0; /* not begun yet */
 	}
-	return rc;
+	return rc == -ENOENT ? 0 : rc;
 }
 
 int sstate_token(struct sstate *s, char *text, size_t size)
@@ -109,13 +132,22 @@ struct positions {
 	int n;
 };
 
+static int read_partition(struct reading *r, int32_t p, struct state_partition *row)
+{
+	char key[META_KEY_BYTES];
+	size_t len = meta_partition_key(key, p);
+	struct span v;
+	int rc = reading_meta(r, key, len, &v);
+	return rc ? rc : meta_decode_partition(row, v.p, v.len);
+}
+
 /* 0: all are applied; -EAGAIN: not yet. */
 static int look(struct reading *r, void *arg)
 {
 	const struct positions *w = arg;
 	for (int i = 0; i < w->n; i++) {
 		struct state_partition row;
-		int rc = meta_get_partition(r->txn, r->source->meta, w->p[i].partition, &row);
+		int rc = read_partition(r, w->p[i].partition, &row);
 		if (rc == -ENOENT || (!rc && row.applied < w->p[i].offset))
 			return -EAGAIN;
 		if (rc)
@@ -164,10 +196,17 @@ struct text {
 	size_t size;
 };
 
+static int read_text(struct reading *r, const char *what, char *text, size_t size)
+{
+	struct span v;
+	int rc = reading_meta(r, what, strlen(what), &v);
+	return rc ? rc : meta_decode_text(text, size, v.p, v.len);
+}
+
 static int get_text(struct reading *r, void *arg)
 {
 	struct text *t = arg;
-	return meta_get_text(r->txn, r->source->meta, t->what, t->text, t->size);
+	return read_text(r, t->what, t->text, t->size);
 }
 
 int sstate_text(struct sstate *s, const char *what, char *text, size_t size)
@@ -183,7 +222,7 @@ struct partition {
 static int get_partition(struct reading *r, void *arg)
 {
 	struct partition *w = arg;
-	return meta_get_partition(r->txn, r->source->meta, w->p, &w->row);
+	return read_partition(r, w->p, &w->row);
 }
 
 int sstate_partition(struct sstate *s, int32_t partition, struct sstate_partition *out)
@@ -210,30 +249,48 @@ static int64_t wall_clock_ms(void)
 /* Ready and heartbeat; neither need have been written yet. */
 static int get_life(struct reading *r, struct sstate_stat *s)
 {
-	char ready[8] = "";
-	int64_t beat_ms = 0;
-	int rc = meta_get_text(r->txn, r->source->meta, "ready", ready, sizeof(ready));
+	char ready[8] = "", beat[24] = "";
+	int64_t beat_ms;
+	int rc = read_text(r, "ready", ready, sizeof(ready));
 	if (rc && rc != -ENOENT)
 		return rc;
-	rc = meta_get_int(r->txn, r->source->meta, META_HEARTBEAT_MS, &beat_ms);
-	if (rc && rc != -ENOENT)
-		return rc;
+	rc = read_text(r, META_HEARTBEAT_MS, beat, sizeof(beat));
+	if (!rc)
+		rc = meta_decode_int(&beat_ms, beat, strlen(beat));
+	s->heartbeat_age_ms = -1;
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
 	int64_t age_ms = wall_clock_ms() - beat_ms;
-	s->heartbeat_age_ms = rc ? -1 : age_ms > 0 ? age_ms : 0;
 	int64_t limit_ms = 3 * s->lease_ms > ALIVE_MIN_MS ? 3 * s->lease_ms : ALIVE_MIN_MS;
-	s->ready = !rc && s->heartbeat_age_ms < limit_ms && strcmp(ready, "1") == 0;
+	s->heartbeat_age_ms = age_ms > 0 ? age_ms : 0;
+	s->ready = age_ms < limit_ms && strcmp(ready, "1") == 0;
 	return 0;
 }
 
-static int get_size(struct reading *r, MDB_dbi dbi, uint64_t *entries, uint64_t *bytes)
+static int get_size(struct reading *r, const char *database, uint64_t *entries, uint64_t *bytes)
 {
-	MDB_stat s;
-	int rc = mdb_stat(r->txn, dbi, &s);
+	struct tree t;
+	int rc = tree_open(&t, &r->source->pages, &r->commit, database);
 	if (rc)
-		return code_from_mdb(rc);
-	*entries = s.ms_entries;
-	*bytes = (s.ms_branch_pages + s.ms_leaf_pages + s.ms_overflow_pages) * s.ms_psize;
+		return rc;
+	*entries = t.entries;
+	*bytes = t.pages * r->source->pages.page_bytes;
 	return 0;
+}
+
+static int count_partitions(struct reading *r, int32_t *n)
+{
+	struct walk w;
+	struct state_partition row;
+	int32_t p = -1;
+	*n = 0;
+	int rc = first_partition(r, &w);
+	for (; !rc; rc = rc ? rc : walk_next(&w)) {
+		rc = partition_here(&w, &p, &row);
+		if (!rc)
+			*n = p + 1;
+	}
+	return rc == -ENOENT ? 0 : rc;
 }
 
 static int get_stat(struct reading *r, void *arg)
@@ -241,20 +298,17 @@ static int get_stat(struct reading *r, void *arg)
 	struct sstate_stat *s = arg;
 	const struct source *src = r->source;
 	struct stat file;
-	int fd;
-	s->lease_ms = src->lease_ns / 1000000;
-	s->generation = src->generation;
-	s->txnid = mdb_txn_id(r->txn);
+	*s = (struct sstate_stat){ .lease_ms = src->lease_ns / 1000000,
+				   .generation = src->generation,
+				   .txnid = r->commit.txnid };
 	int rc = get_life(r, s);
 	if (!rc)
-		rc = get_size(r, src->records, &s->keys, &s->bytes);
+		rc = get_size(r, "records", &s->keys, &s->bytes);
 	if (!rc)
-		rc = get_size(r, src->journal, &s->journal_entries, &s->journal_bytes);
+		rc = get_size(r, "journal", &s->journal_entries, &s->journal_bytes);
 	if (!rc)
-		rc = meta_get_partitions(r->txn, src->meta, &s->partitions);
-	if (!rc)
-		rc = code_from_mdb(mdb_env_get_fd(src->env, &fd));
-	if (!rc && fstat(fd, &file))
+		rc = count_partitions(r, &s->partitions);
+	if (!rc && fstat(src->pages.fd, &file))
 		rc = -errno;
 	if (!rc)
 		s->file_bytes = (uint64_t)file.st_size;
@@ -263,7 +317,7 @@ static int get_stat(struct reading *r, void *arg)
 
 int sstate_stat(struct sstate *s, struct sstate_stat *out)
 {
-	struct sstate_stat found = { 0 };
+	struct sstate_stat found;
 	int rc = reader_run(s, get_stat, &found);
 	if (!rc)
 		*out = found;

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,140 +40,84 @@ static int64_t coarse_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* ---- assertions of LMDB ---- */
-
-/*
- * Where the running thread goes when LMDB gives up on a page.  LMDB's hook gets
- * the environment, which threads share, and nothing else: hence thread-local.
- */
-static __thread __attribute__((tls_model("initial-exec"))) jmp_buf *landing;
-
-static void on_assert(MDB_env *env, const char *msg)
-{
-	(void)env;
-	(void)msg;
-	if (landing)
-		longjmp(*landing, 1);
-}
-
-/* fn(arg), or -EBADMSG */
-static int guarded(int (*fn)(void *), void *arg)
-{
-	jmp_buf here;
-	landing = &here;
-	int rc = _setjmp(here) ? -EBADMSG : fn(arg);
-	landing = NULL;
-	return rc;
-}
-
 /* ---- a generation ---- */
-
-static void source_free(struct source *src)
-{
-	if (!src)
-		return;
-	if (src->env)
-		mdb_env_close(src->env);
-	free(src);
-}
 
 void source_put(struct source *src)
 {
-	if (src && atomic_fetch_sub(&src->refs, 1) == 1)
-		source_free(src);
+	if (!src || atomic_fetch_sub(&src->refs, 1) > 1)
+		return;
+	pages_close(&src->pages);
+	free(src);
 }
 
-/*
- * LMDB does not tell where the map is.  A short value lies in its page, a page
- * begins with its own number, and pages are aligned to their size.
- */
-static int find_map(struct source *src, MDB_txn *t)
+static struct span text(const char *s) { return (struct span){ (const uint8_t *)s, strlen(s) }; }
+
+static int find(struct reading *r, const char *database, struct span key, struct span *value)
 {
-	MDB_val k = { .mv_size = strlen(META_FORMAT), .mv_data = (void *)META_FORMAT }, v;
-	MDB_envinfo info;
-	MDB_stat st;
-	int rc;
-	if ((rc = mdb_get(t, src->meta, &k, &v)) || (rc = mdb_env_info(src->env, &info)) ||
-	    (rc = mdb_env_stat(src->env, &st)))
-		return code_from_mdb(rc);
-	const char *value = v.mv_data;
-	const char *page = value - (uintptr_t)value % st.ms_psize;
-	uint64_t number;
-	memcpy(&number, page, sizeof(number));
-	if (number > info.me_last_pgno)
-		return -EBADMSG;
-	src->map = page - number * st.ms_psize;
-	src->page_bytes = st.ms_psize;
-	return 0;
+	struct pages *f = &r->source->pages;
+	struct tree t;
+	int rc = tree_open(&t, f, &r->commit, database);
+	return rc ? rc : tree_find(f, &r->commit, &t, key, value);
 }
 
-static int read_meta(struct source *src, MDB_txn *t)
+int reading_meta(struct reading *r, const void *key, size_t key_len, struct span *value)
 {
+	return find(r, "meta", (struct span){ key, key_len }, value);
+}
+
+static int meta_number(struct reading *r, const char *name, int64_t *n)
+{
+	struct span v, key = text(name);
+	int rc = reading_meta(r, key.p, key.len, &v);
+	return rc ? rc : meta_decode_int(n, v.p, v.len);
+}
+
+/* What has to be known of a generation before it is used. */
+static int read_meta(struct source *src)
+{
+	struct reading r;
 	int64_t format, lease_ms;
-	int rc;
-	if ((rc = mdb_dbi_open(t, "records", 0, &src->records)) ||
-	    (rc = mdb_dbi_open(t, "journal", 0, &src->journal)) ||
-	    (rc = mdb_dbi_open(t, "meta", 0, &src->meta)))
-		return rc == MDB_NOTFOUND ? SSTATE_NOT_READY : code_from_mdb(rc);
-	if (meta_get_int(t, src->meta, META_FORMAT, &format))
-		return SSTATE_NOT_READY;
-	if (format > STATE_FORMAT)
+	int rc = reading_begin(&r, src, true);
+	if (!rc)
+		rc = meta_number(&r, META_FORMAT, &format);
+	if (!rc && format > STATE_FORMAT)
 		return SSTATE_FORMAT;
-	if (meta_get_int(t, src->meta, META_LEASE_MS, &lease_ms) || lease_ms < 1)
-		return SSTATE_NOT_READY;
-	src->lease_ns = lease_ms * 1000000;
-	return find_map(src, t);
+	if (!rc)
+		rc = meta_number(&r, META_LEASE_MS, &lease_ms);
+	if (!rc && lease_ms < 1)
+		rc = -EBADMSG;
+	if (!rc)
+		src->lease_ns = lease_ms * 1000000;
+	return rc == -ENOENT ? -EBADMSG : rc;
 }
 
-struct opening {
-	struct source *src;
-	const char *path;
-};
-
-static int open_env(void *arg)
+static int source_open(struct source **out, int dirfd, const char *name)
 {
-	struct opening *o = arg;
-	MDB_env *env;
-	MDB_txn *t;
-	int rc = mdb_env_create(&env);
-	if (rc)
-		return code_from_mdb(rc);
-	o->src->env = env;
-	if ((rc = mdb_env_set_maxdbs(env, 8)) || (rc = mdb_env_set_assert(env, on_assert)) ||
-	    (rc = mdb_env_open(env, o->path, MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS, 0)) ||
-	    (rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &t)))
-		return code_from_mdb(rc);
-	rc = read_meta(o->src, t);
-	mdb_txn_commit(t); /* an abort would close the databases again */
-	return rc;
-}
-
-/* Open generation `name` of directory `dirfd`, whose path is `dir`. */
-static int source_open(struct source **out, int dirfd, const char *dir, const char *name)
-{
-	char file[GENERATION_NAME_BYTES + sizeof("/data.mdb")], *path = NULL;
+	char file[GENERATION_NAME_BYTES + sizeof("/data.mdb")];
 	struct stat st;
 	snprintf(file, sizeof(file), "%s/data.mdb", name);
-	int rc = generation_preflight(dirfd, file);
-	if (rc)
-		return rc;
-	struct source *src = calloc(1, sizeof(*src));
-	if (!src || asprintf(&path, "%s/%s", dir, name) < 0) {
-		free(src);
-		return -ENOMEM;
+	int fd = openat(dirfd, file, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	int rc = generation_check(fd);
+	if (!rc && fstat(fd, &st))
+		rc = -errno;
+	struct source *src = rc ? NULL : calloc(1, sizeof(*src));
+	if (!src) {
+		close(fd);
+		return rc ? rc : -ENOMEM;
 	}
 	atomic_init(&src->refs, 1);
-	rc = fstatat(dirfd, file, &st, 0) ? -errno : 0;
-	if (!rc)
-		rc = guarded(open_env, &(struct opening){ src, path });
-	free(path);
-	if (rc) {
-		source_free(src);
-		return rc;
-	}
 	src->dev = st.st_dev;
 	src->ino = st.st_ino;
 	src->generation = generation_number(name);
+	rc = pages_open(&src->pages, fd);
+	if (!rc)
+		rc = read_meta(src);
+	if (rc) {
+		source_put(src);
+		return rc;
+	}
 	*out = src;
 	return 0;
 }
@@ -189,7 +132,7 @@ static int open_current_once(struct source **out, const char *dir)
 	if (rc == -ENOENT)
 		rc = SSTATE_NOT_READY;
 	if (!rc)
-		rc = source_open(out, dirfd, dir, name);
+		rc = source_open(out, dirfd, name);
 	close(dirfd);
 	return rc;
 }
@@ -297,62 +240,33 @@ struct source *source_get(struct sstate *s)
 	return src;
 }
 
-/* ---- transactions ---- */
+/* ---- readings ---- */
 
 int reading_begin(struct reading *r, struct source *src, bool timed)
 {
 	r->source = src;
 	r->began_ns = timed ? reader_clock_ns() : 0;
-	return code_from_mdb(mdb_txn_begin(src->env, NULL, MDB_RDONLY, &r->txn));
+	return commit_read(&r->commit, &src->pages);
 }
 
-void reading_end(struct reading *r)
-{
-	if (r->txn)
-		mdb_txn_abort(r->txn);
-	r->txn = NULL;
-}
-
-bool reading_valid(struct reading *r)
+bool reading_valid(const struct reading *r)
 {
 	/* neither the commit number nor the clock may be read before what was copied */
 	atomic_thread_fence(memory_order_acquire);
-	mdb_env_info(r->source->env, &r->info);
-	if (r->info.me_last_txnid <= mdb_txn_id(r->txn) + 1)
+	if (pages_last_txnid(&r->source->pages) <= r->commit.txnid + 1)
 		return true;
 	return r->began_ns && reader_clock_ns() - r->began_ns < r->source->lease_ns;
-}
-
-struct call {
-	reading_fn *fn;
-	struct reading *r;
-	void *arg;
-};
-
-static int make_call(void *call)
-{
-	struct call *c = call;
-	return c->fn(c->r, c->arg);
-}
-
-int reading_guarded(struct reading *r, reading_fn *fn, void *arg)
-{
-	int rc = guarded(make_call, &(struct call){ fn, r, arg });
-	return rc >= MDB_KEYEXIST && rc <= MDB_LAST_ERRCODE ? -EBADMSG : rc;
 }
 
 static int run_in(struct source *src, reading_fn *fn, void *arg)
 {
 	for (int i = 0, damaged = 0; i < READ_TRIES; i++) {
-		struct reading r = { 0 };
+		struct reading r;
 		/* without the clock at first: rule 3 nearly always does */
 		int rc = reading_begin(&r, src, i > 0);
-		if (rc)
-			return rc;
-		rc = reading_guarded(&r, fn, arg);
-		bool valid = reading_valid(&r);
-		reading_end(&r);
-		if (valid && !(rc == -EBADMSG && ++damaged < DAMAGE_TRIES))
+		if (!rc)
+			rc = fn(&r, arg);
+		if (reading_valid(&r) && !(rc == -EBADMSG && ++damaged < DAMAGE_TRIES))
 			return rc;
 	}
 	return SSTATE_STALE;
@@ -368,17 +282,6 @@ int reader_run(struct sstate *s, reading_fn *fn, void *arg)
 }
 
 /* ---- records ---- */
-
-/* Whether `v` can be true: it lies in the file, and is worth copying if it is large. */
-static bool can_be(struct reading *r, const MDB_val *v)
-{
-	mdb_env_info(r->source->env, &r->info);
-	size_t at = (size_t)((const char *)v->mv_data - r->source->map);
-	size_t end = (r->info.me_last_pgno + 1) * r->source->page_bytes;
-	if (at > end || v->mv_size > end - at)
-		return false;
-	return v->mv_size < LARGE_BYTES || reading_valid(r);
-}
 
 void sstate_buf_free(struct sstate_buf *b)
 {
@@ -418,21 +321,22 @@ static void show(struct sstate_record *out, const struct record *d, const void *
 
 static int wrong_format(int rc) { return rc == -ENOTSUP ? SSTATE_FORMAT : rc; }
 
-int reading_copy(struct reading *r, const MDB_val *skey, const MDB_val *v, struct sstate_buf *b,
-		 struct sstate_record *out)
+int reading_copy(const struct reading *r, struct span skey, struct span stored,
+		 struct sstate_buf *b, struct sstate_record *out)
 {
-	if (!can_be(r, v) || skey->mv_size > KEY_STORED_MAX)
+	/* a wrong length costs a copy of the file at worst, so ask first if it is a long one */
+	if (stored.len >= LARGE_BYTES && !reading_valid(r))
 		return -EBADMSG;
-	int rc = reserve(b, skey->mv_size + v->mv_size);
+	int rc = reserve(b, skey.len + stored.len);
 	if (rc)
 		return rc;
-	uint8_t *k = b->mem, *bytes = k + skey->mv_size;
-	memcpy(k, skey->mv_data, skey->mv_size);
-	memcpy(bytes, v->mv_data, v->mv_size);
+	uint8_t *k = b->mem, *bytes = k + skey.len;
+	memcpy(k, skey.p, skey.len);
+	memcpy(bytes, stored.p, stored.len);
 	struct record d;
-	rc = record_decode(&d, bytes, v->mv_size, k, skey->mv_size);
+	rc = record_decode(&d, bytes, stored.len, k, skey.len);
 	if (!rc)
-		show(out, &d, k, skey->mv_size);
+		show(out, &d, k, skey.len);
 	return wrong_format(rc);
 }
 
@@ -441,8 +345,7 @@ int reading_copy(struct reading *r, const MDB_val *skey, const MDB_val *v, struc
 struct lookup {
 	const void *key;
 	size_t key_len;
-	const uint8_t *skey;
-	size_t skey_len;
+	struct span skey;
 	/* where to: */
 	struct sstate_buf *buf;
 	struct sstate_record *record;
@@ -456,19 +359,10 @@ static int prepare(struct lookup *l, const void *key, size_t key_len, uint8_t *s
 {
 	l->key = key;
 	l->key_len = key_len;
-	l->skey = key;
-	l->skey_len = key_len;
-	if (record_key_is_digest(key_len)) {
-		l->skey = space;
-		l->skey_len = record_stored_key(space, key, key_len);
-	}
-	return l->skey_len ? 0 : -ENOMEM;
-}
-
-static int find(struct reading *r, const struct lookup *l, MDB_val *k, MDB_val *v)
-{
-	*k = (MDB_val){ .mv_size = l->skey_len, .mv_data = (void *)l->skey };
-	return code_from_mdb(mdb_get(r->txn, r->source->records, k, v));
+	l->skey = (struct span){ key, key_len };
+	if (record_key_is_digest(key_len))
+		l->skey = (struct span){ space, record_stored_key(space, key, key_len) };
+	return l->skey.len ? 0 : -ENOMEM;
 }
 
 /* Two keys could share a digest, though nobody has ever seen any. */
@@ -481,11 +375,10 @@ static int find_record(struct reading *r, void *arg)
 {
 	struct lookup *l = arg;
 	struct sstate_record found;
-	MDB_val k, v;
-	int rc = find(r, l, &k, &v);
-	if (rc)
-		return rc;
-	rc = reading_copy(r, &k, &v, l->buf, &found);
+	struct span v;
+	int rc = find(r, "records", l->skey, &v);
+	if (!rc)
+		rc = reading_copy(r, l->skey, v, l->buf, &found);
 	if (rc)
 		return rc;
 	if (is_other_key(l, found.key, found.key_len))
@@ -512,13 +405,10 @@ static int find_value(struct reading *r, void *arg)
 {
 	struct lookup *l = arg;
 	struct record d;
-	MDB_val k, v;
-	int rc = find(r, l, &k, &v);
-	if (rc)
-		return rc;
-	if (!can_be(r, &v))
-		return -EBADMSG;
-	rc = record_decode(&d, v.mv_data, v.mv_size, l->skey, l->skey_len);
+	struct span v;
+	int rc = find(r, "records", l->skey, &v);
+	if (!rc)
+		rc = record_decode(&d, v.p, v.len, l->skey.p, l->skey.len);
 	if (rc)
 		return wrong_format(rc);
 	if (d.flags & RECORD_KEY && is_other_key(l, d.key, d.key_len))
@@ -565,7 +455,12 @@ int sstate_snapshot_begin(struct sstate_snapshot **out, struct sstate *s)
 	struct sstate_snapshot *n = calloc(1, sizeof(*n));
 	if (!n)
 		return -ENOMEM;
-	int rc = reading_begin(&n->r, source_get(s), true);
+	int rc = 0;
+	/* a meta page may just be being written, for a moment */
+	for (int i = 0; i == 0 || (rc == -EBADMSG && i < DAMAGE_TRIES); i++) {
+		source_put(n->r.source);
+		rc = reading_begin(&n->r, source_get(s), true);
+	}
 	if (rc) {
 		sstate_snapshot_end(n);
 		return rc;
@@ -578,14 +473,13 @@ void sstate_snapshot_end(struct sstate_snapshot *n)
 {
 	if (!n)
 		return;
-	reading_end(&n->r);
 	source_put(n->r.source);
 	free(n);
 }
 
 static int snapshot_run(struct sstate_snapshot *n, reading_fn *fn, void *arg)
 {
-	int rc = reading_guarded(&n->r, fn, arg);
+	int rc = fn(&n->r, arg);
 	return reading_valid(&n->r) ? rc : SSTATE_STALE;
 }
 

@@ -1,13 +1,11 @@
 /*
  * scan.c - a walk over keys that outlives any lease.
  *
- * It reads on in one transaction for half a lease, then begins another and seeks
+ * It reads on in one commit for half a lease, then takes the newest and seeks
  * the key after the last one it gave.  The other half is what the last step may
- * take.  A step whose transaction turns out not to be valid is taken again.
+ * take.  A step that turns out not to be valid is taken again.
  */
 #include "reader.h"
-
-#include "codes.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,9 +13,10 @@
 
 struct sstate_scan {
 	struct sstate *s;
-	struct reading r; /* r.txn NULL: to begin anew */
-	MDB_cursor *cursor;
-	bool positioned;       /* the cursor stands on a key that was seen; else seek */
+	struct reading r; /* r.source NULL: to begin anew */
+	struct tree records;
+	struct walk walk;
+	bool positioned;       /* the walk stands on a key that was seen; else seek */
 	struct sstate_buf buf; /* the record given last */
 	size_t prefix_len;
 	void *prefix;
@@ -29,11 +28,7 @@ struct sstate_scan {
 
 static void rest(struct sstate_scan *c)
 {
-	if (c->cursor)
-		mdb_cursor_close(c->cursor);
-	c->cursor = NULL;
 	c->positioned = false;
-	reading_end(&c->r);
 	source_put(c->r.source);
 	c->r.source = NULL;
 }
@@ -41,11 +36,7 @@ static void rest(struct sstate_scan *c)
 static int start(struct sstate_scan *c)
 {
 	int rc = reading_begin(&c->r, source_get(c->s), true);
-	if (!rc)
-		rc = code_from_mdb(mdb_cursor_open(c->r.txn, c->r.source->records, &c->cursor));
-	if (rc)
-		rest(c);
-	return rc;
+	return rc ? rc : tree_open(&c->records, &c->r.source->pages, &c->r.commit, "records");
 }
 
 static bool is_old(const struct sstate_scan *c)
@@ -92,18 +83,27 @@ static bool has_prefix(const void *key, size_t key_len, const void *prefix, size
 	return key_len >= prefix_len && memcmp(key, prefix, prefix_len) == 0;
 }
 
-static int seek(struct sstate_scan *c, MDB_val *k, MDB_val *v)
+static int seek(struct sstate_scan *c, struct span *k, struct span *v)
 {
-	if (c->positioned)
-		return mdb_cursor_get(c->cursor, k, v, MDB_NEXT);
-	if (!c->from_len)
-		return mdb_cursor_get(c->cursor, k, v, MDB_FIRST);
-	*k = (MDB_val){ .mv_size = c->from_len, .mv_data = c->from };
-	int rc = mdb_cursor_get(c->cursor, k, v, MDB_SET_RANGE);
-	if (rc == 0 && c->given && k->mv_size == c->from_len &&
-	    memcmp(k->mv_data, c->from, c->from_len) == 0)
-		rc = mdb_cursor_get(c->cursor, k, v, MDB_NEXT);
-	return rc;
+	struct span from = { c->from, c->from_len };
+	int rc = c->positioned ? walk_next(&c->walk)
+			       : walk_seek(&c->walk, &c->r.source->pages, &c->r.commit, &c->records,
+					   from);
+	if (!rc)
+		rc = walk_entry(&c->walk, k, v);
+	if (rc || c->positioned || !c->given)
+		return rc;
+	if (k->len != from.len || memcmp(k->p, from.p, from.len) != 0)
+		return 0;
+	rc = walk_next(&c->walk); /* it was given already */
+	return rc ? rc : walk_entry(&c->walk, k, v);
+}
+
+static bool is_ahead(const struct sstate_scan *c, struct span k)
+{
+	size_t shared = k.len < c->from_len ? k.len : c->from_len;
+	int rc = memcmp(k.p, c->from, shared);
+	return rc > 0 || (rc == 0 && (c->given ? k.len > c->from_len : k.len >= c->from_len));
 }
 
 /* Remember where to go on; k is what was looked at. */
@@ -115,40 +115,38 @@ static void advance(struct sstate_scan *c, const void *k, size_t len)
 }
 
 struct step {
-	struct sstate_scan *scan;
 	struct sstate_record found;
 	size_t skey_len; /* of the stored key, which is at the start of the buffer */
 };
 
 /* The next key in `records`; whether it has the whole prefix is asked afterwards. */
-static int step(struct reading *r, void *arg)
+static int step(struct sstate_scan *c, struct step *p)
 {
-	struct step *p = arg;
-	struct sstate_scan *c = p->scan;
-	MDB_val k, v;
+	struct span k, v;
 	int rc = seek(c, &k, &v);
 	if (rc)
-		return code_from_mdb(rc);
+		return rc;
+	if (!is_ahead(c, k))
+		return -EBADMSG; /* pages that lead in a circle must not keep us for ever */
 	c->positioned = true;
 	size_t shared = c->prefix_len < KEY_VERBATIM_MAX ? c->prefix_len : KEY_VERBATIM_MAX;
-	if (k.mv_size > KEY_STORED_MAX)
+	if (k.len > KEY_STORED_MAX)
 		return -EBADMSG;
-	if (!has_prefix(k.mv_data, k.mv_size, c->prefix, shared))
+	if (!has_prefix(k.p, k.len, c->prefix, shared))
 		return -ENOENT;
-	p->skey_len = k.mv_size;
-	return reading_copy(r, &k, &v, &c->buf, &p->found);
+	p->skey_len = k.len;
+	return reading_copy(&c->r, k, v, &c->buf, &p->found);
 }
 
 /* A step whose outcome is right: 0, -ENOENT or an error. */
 static int valid_step(struct sstate_scan *c, struct step *p)
 {
 	for (int i = 0, damaged = 0; i < READ_TRIES; i++) {
-		if (c->r.txn && is_old(c))
+		if (c->r.source && is_old(c))
 			rest(c);
-		int rc = c->r.txn ? 0 : start(c);
-		if (rc)
-			return rc;
-		rc = reading_guarded(&c->r, step, p);
+		int rc = c->r.source ? 0 : start(c);
+		if (!rc)
+			rc = step(c, p);
 		if (reading_valid(&c->r) && !(rc == -EBADMSG && ++damaged < DAMAGE_TRIES))
 			return rc;
 		rest(c);
@@ -158,7 +156,7 @@ static int valid_step(struct sstate_scan *c, struct step *p)
 
 int sstate_scan_next(struct sstate_scan *c, struct sstate_record *r)
 {
-	struct step p = { .scan = c };
+	struct step p;
 	int rc;
 	do {
 		rc = valid_step(c, &p);

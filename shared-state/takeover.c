@@ -17,7 +17,7 @@ enum { ENTRIES_PER_TXN = 10000 };
 
 struct copy {
 	MDB_dbi from_dbi, to_dbi;
-	unsigned flags; /* MDB_APPEND where the target is empty */
+	unsigned flags;                /* MDB_APPEND where the target is empty */
 	uint8_t after[KEY_STORED_MAX]; /* the last key that was copied */
 	size_t after_len;
 	bool at_end;
@@ -69,7 +69,8 @@ static int copy_all(struct state *to, struct state *from, struct copy *c)
 
 int state_take_over(struct state *to, struct state *from)
 {
-	struct copy journal = { .from_dbi = from->journal, .to_dbi = to->journal,
+	struct copy journal = { .from_dbi = from->journal,
+				.to_dbi = to->journal,
 				.flags = MDB_APPEND };
 	struct copy meta = { .from_dbi = from->meta, .to_dbi = to->meta };
 	int rc = copy_all(to, from, &journal);
