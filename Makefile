@@ -207,4 +207,4 @@ distclean: clean
 	clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(MAIN_OBJ) $(MOD_OBJ) $(TESTS:=.o) $(FUZZERS:=.o))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(MAIN_OBJ) $(MOD_OBJ) $(TESTS:=.o) $(FUZZERS:=.o) $(TSAN_OBJ))
