@@ -32,7 +32,7 @@ struct topic_limits { /* of source and notification topic, as far as known */
 	/* read by the tail while the supervisor reads the topic's settings again: the smallest
 	 * delete.retention.ms ever seen counts, and the smallest compaction lag */
 	atomic_llong min_compaction_lag_ms, delete_retention_ms;
-	int64_t max_message_bytes;
+	atomic_llong max_message_bytes; /* of the notification topic, as it is now */
 	int notification_partitions; /* 0: none configured */
 };
 
@@ -55,6 +55,7 @@ struct pipeline {
 	char role[160];        /* with `lock`: leader, standby, or why unfit */
 
 	atomic_int outcome;     /* enum outcome */
+	atomic_bool limit_wanted; /* max_message_bytes should be read again soon */
 	atomic_bool round_wanted; /* somebody asked for a round, whatever the clock says */
 	atomic_bool leading;    /* the publisher is up */
 	atomic_llong published; /* notifications committed since the start */

@@ -36,6 +36,7 @@ enum verdict {
 	PUB_RETRY,     /* aborted cleanly */
 	PUB_NOT_OWNER, /* the group has gone on without us: end */
 	PUB_TOO_LARGE, /* the broker takes less than we believed */
+	PUB_NO_ROOM,   /* a key alone is larger than the notification topic takes */
 	PUB_DENIED,
 	PUB_REOPEN,    /* unclear or fatal */
 	PUB_FENCED,    /* a successor, or our own transaction timed out */
@@ -58,7 +59,7 @@ struct publisher {
 	struct envelope envelope;
 	struct note_filter filter;
 	const char *self;
-	size_t max_bytes;
+	size_t max_bytes, limit_seen; /* believed, and as last read of the topic */
 
 	/* [n] each: where the journal is read next, before and after this transaction.  Their n
 	 * counts entries of this journal; what is committed counts notifications, by whomever */
@@ -289,6 +290,18 @@ static enum verdict cannot_fit(struct publisher *pub, const struct note *n, cons
 	return PUB_STOPPED;
 }
 
+/* Nothing is left to omit.  The snapshot goes on; publishing waits for the topic to change. */
+static void say_no_room(struct publisher *pub, const struct change *c, size_t needed)
+{
+	atomic_store(&pub->p->limit_wanted, true);
+	log_error("SN-NOTIFICATION-TOO-LARGE",
+		  "%s takes messages of %zu bytes, and the key of %s [%d] at %" PRId64
+		  " needs %zu: publishing waits until the topic's max.message.bytes is raised to "
+		  "that",
+		  pub->p->config->notifications_topic, pub->max_bytes, pub->p->config->source_topic,
+		  c->partition, c->offset, needed);
+}
+
 static enum verdict produce(struct publisher *pub)
 {
 	bool same_count = pub->p->limits.notification_partitions == pub->p->n;
@@ -314,6 +327,10 @@ static enum verdict produce(struct publisher *pub)
 		}
 		if (n.bytes > pub->max_bytes)
 			return cannot_fit(pub, &n, &c);
+		if (n.bytes > pub->max_bytes) {
+			say_no_room(pub, &c, n.bytes);
+			return PUB_NO_ROOM;
+		}
 		rd_kafka_resp_err_t e =
 			produce_note(pub, &n, same_count ? c.partition : RD_KAFKA_PARTITION_UA);
 		if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
@@ -428,8 +445,8 @@ static enum verdict abort_transaction(struct publisher *pub, enum verdict why)
 	if (e) {
 		enum verdict v = take_error(pub, e, "abort");
 		return v == PUB_FENCED ? PUB_FENCED
-		       : why == PUB_RETRY || why == PUB_TOO_LARGE ? PUB_REOPEN
-								  : why;
+		       : why == PUB_RETRY ? PUB_REOPEN
+					  : why;
 	}
 	if (atomic_load(&pub->counts.end_txn) - sent > 1 && why == PUB_RETRY)
 		return PUB_REOPEN;
@@ -721,6 +738,16 @@ static void believe_less(struct publisher *pub)
 		 pub->p->config->notifications_topic, pub->max_bytes);
 }
 
+/* What the supervisor read of the topic since, if that is another limit than before. */
+static void take_limit(struct publisher *pub)
+{
+	size_t limit = (size_t)atomic_load(&pub->p->limits.max_message_bytes);
+
+	if (limit == pub->limit_seen)
+		return;
+	pub->limit_seen = pub->max_bytes = pub->envelope.o.max_bytes = limit;
+}
+
 static void rest(struct publisher *pub, int ms)
 {
 	for (int64_t until = kafka_now_ms() + ms; !stopping(pub) && kafka_now_ms() < until;)
@@ -732,6 +759,7 @@ static void *run(void *arg)
 	struct publisher *pub = arg;
 
 	while (!stopping(pub)) {
+		take_limit(pub);
 		enum verdict v = session(pub);
 		/* a fenced producer may have a successor: only a new assignment can tell */
 		if (v == PUB_NOT_OWNER || v == PUB_YIELD || v == PUB_FENCED)
@@ -743,7 +771,7 @@ static void *run(void *arg)
 				  "no right to publish to %s as group and transactional id "
 				  "sidenote.%s: see `sidenote check --acls`; trying again",
 				  pub->p->config->notifications_topic, pub->p->config->name);
-		rest(pub, v == PUB_DENIED ? DENIED_MS : BACKOFF_MS);
+		rest(pub, v == PUB_DENIED || v == PUB_NO_ROOM ? DENIED_MS : BACKOFF_MS);
 	}
 	atomic_store(&pub->p->leading, false);
 	atomic_store(&pub->ended, true);
@@ -777,7 +805,7 @@ static int make(struct publisher *pub)
 	const struct config *c = pub->p->config;
 	size_t n = (size_t)pub->p->n;
 
-	pub->max_bytes = (size_t)pub->p->limits.max_message_bytes;
+	pub->limit_seen = pub->max_bytes = (size_t)atomic_load(&pub->p->limits.max_message_bytes);
 	if (pub->max_bytes > MESSAGE_BYTES_MAX)
 		pub->max_bytes = MESSAGE_BYTES_MAX;
 	if (pub->max_bytes < MESSAGE_BYTES_MIN)

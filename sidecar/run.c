@@ -458,7 +458,7 @@ static bool set_up_pipeline(struct run *r)
 	snprintf(p->cluster, sizeof(p->cluster), "%s", cluster);
 	atomic_store(&p->limits.min_compaction_lag_ms, r->source.min_compaction_lag_ms);
 	atomic_store(&p->limits.delete_retention_ms, r->source.delete_retention_ms);
-	p->limits.max_message_bytes = r->notifications.max_message_bytes;
+	atomic_store(&p->limits.max_message_bytes, r->notifications.max_message_bytes);
 	p->limits.notification_partitions = r->notifications.partitions;
 	if (!p->publishing)
 		pipeline_role(p, "standalone: no notifications are configured");
@@ -491,10 +491,24 @@ static void watch_ends(struct run *r, struct tail *t)
 	free(s);
 }
 
+static void watch_notifications(struct run *r)
+{
+	struct topic_settings s;
+	char err[300];
+
+	if (r->p.publishing &&
+	    !topic_settings(r->query, r->c->notifications_topic, ANSWER_MS / 2, &s, err,
+			    sizeof(err)) &&
+	    s.known)
+		atomic_store(&r->p.limits.max_message_bytes, s.max_message_bytes);
+}
+
 static void watch_settings(struct run *r)
 {
 	struct topic_settings s;
 	char err[300];
+
+	watch_notifications(r);
 
 	if (topic_settings(r->query, r->c->source_topic, ANSWER_MS / 2, &s, err, sizeof(err)) ||
 	    !s.known)
@@ -617,6 +631,8 @@ static void supervise(struct run *r, struct tail *t)
 		ready = now_ready;
 		if (kafka_now_ms() - watched >= WATCH_MS) {
 			watch_topic(r, t);
+			if (atomic_exchange(&r->p.limit_wanted, false))
+				watch_notifications(r);
 			watched = kafka_now_ms();
 		}
 		if (kafka_now_ms() - read >= SETTINGS_MS) {
