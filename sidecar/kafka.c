@@ -9,7 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { API_TXN_OFFSET_COMMIT = 28, API_END_TXN = 26, CLOSE_BUDGET_MS = 10000 };
+enum { API_TXN_OFFSET_COMMIT = 28, API_END_TXN = 26, CLOSE_BUDGET_MS = 10000,
+       ENDING_BUDGET_MS = 2000 };
 
 int64_t kafka_now_ms(void)
 {
@@ -274,6 +275,10 @@ out:
 	return rk;
 }
 
+static atomic_int ending_code = -1;
+
+void kafka_ending(int code) { atomic_store(&ending_code, code); }
+
 /* Calls that librdkafka does not bound, each in a thread that may be given up on. */
 
 static void *leave(void *rk)
@@ -294,6 +299,7 @@ static void *destroy(void *rk)
 
 static void within_budget(void *(*call)(void *), rd_kafka_t *rk)
 {
+	int code = call == destroy ? atomic_load(&ending_code) : -1;
 	struct timespec until;
 	pthread_t t;
 
@@ -302,8 +308,10 @@ static void within_budget(void *(*call)(void *), rd_kafka_t *rk)
 		return;
 	}
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += CLOSE_BUDGET_MS / 1000;
+	until.tv_sec += (code < 0 ? CLOSE_BUDGET_MS : ENDING_BUDGET_MS) / 1000;
 	if (pthread_timedjoin_np(t, NULL, &until)) {
+		if (code >= 0)
+			_exit(code);
 		log_error("SN-KAFKA-STUCK", "a Kafka client does not close; ending the process, "
 					    "which loses nothing: start it again");
 		_exit(3);

@@ -51,6 +51,8 @@ rd_kafka_t *kafka_new(const struct config *c, enum kafka_role role, const struct
 void kafka_leave(rd_kafka_t *rk);
 /** Destroy; NULL is allowed.  Ends the process when that takes longer than 10 s. */
 void kafka_free(rd_kafka_t *rk);
+/** The process is about to end with this code: a client that does not close changes nothing. */
+void kafka_ending(int code);
 
 /** "sidenote.<name>", as group and transactional id. */
 void kafka_group_id(const struct config *c, char *out, size_t len);

@@ -526,15 +526,34 @@ static void watch_settings(struct run *r)
 	atomic_store(&r->p.limits.min_compaction_lag_ms, r->source.min_compaction_lag_ms);
 }
 
+#define DELETED                                                                                    \
+	"source topic %s was deleted; the snapshot stays readable as it was; to read a new topic " \
+	"of that name, remove the state directory and delete group sidenote.%s"
+
+/*
+ * The topic was away for a moment: is it the one that was read?  Asked before the
+ * tail is closed: librdkafka 2.0 cannot close a client whose topic was deleted.
+ */
+static void look_again(struct run *r)
+{
+	char err[300], text[700];
+	int n = kafka_partitions(r->query, r->c->source_topic, ANSWER_MS, err, sizeof(err));
+
+	snprintf(text, sizeof(text), DELETED, r->c->source_topic, r->c->name);
+	if (n == KAFKA_MISSING)
+		end(r, EXIT_BROKEN, "SN-SOURCE-MISSING", text);
+	else if (n >= 0 && read_rows(r))
+		check_identity(r);
+}
+
 static void watch_topic(struct run *r, struct tail *t)
 {
 	char err[300];
 	int n = kafka_partitions(r->query, r->c->source_topic, ANSWER_MS / 2, err, sizeof(err));
 
 	if (n == KAFKA_MISSING)
-		pipeline_end(&r->p, OUTCOME_BROKEN, "SN-SOURCE-MISSING",
-			     "source topic %s was deleted; the snapshot stays readable as it was",
-			     r->c->source_topic);
+		pipeline_end(&r->p, OUTCOME_BROKEN, "SN-SOURCE-MISSING", DELETED,
+			     r->c->source_topic, r->c->name);
 	else if (n > r->n)
 		pipeline_end(&r->p, OUTCOME_AGAIN, NULL, "source topic %s has %d partitions now",
 			     r->c->source_topic, n);
@@ -642,6 +661,37 @@ static void supervise(struct run *r, struct tail *t)
 	}
 }
 
+static int exit_code(enum outcome o)
+{
+	static const int codes[] = { [RUNNING] = EXIT_DONE,
+				     [OUTCOME_DONE] = EXIT_DONE,
+				     [OUTCOME_AGAIN] = EXIT_DONE,
+				     [OUTCOME_REFILL] = EXIT_DONE,
+				     [OUTCOME_SWITCH] = EXIT_DONE,
+				     [OUTCOME_UNREACHABLE] = EXIT_NOT_READY,
+				     [OUTCOME_USAGE] = EXIT_USAGE,
+				     [OUTCOME_BROKEN] = EXIT_BROKEN };
+	return codes[o];
+}
+
+static bool goes_on(enum outcome o)
+{
+	return o == OUTCOME_AGAIN || o == OUTCOME_REFILL || o == OUTCOME_SWITCH;
+}
+
+/* What the end of the pipeline means for the process, before anything is closed. */
+static void settle(struct run *r)
+{
+	enum outcome out = atomic_load(&r->p.outcome);
+
+	if (out == OUTCOME_AGAIN)
+		look_again(r);
+	if (!r->ended)
+		r->code = exit_code(out);
+	if (r->ended || !goes_on(out))
+		kafka_ending(r->code);
+}
+
 static void run_threads(struct run *r)
 {
 	struct tail *tail = NULL;
@@ -654,22 +704,10 @@ static void run_threads(struct run *r)
 	} else {
 		supervise(r, tail);
 	}
+	settle(r);
 	owner_join(owner);
 	rebuild_halt(r->rebuild);
 	tail_join(tail);
-}
-
-static int exit_code(enum outcome o)
-{
-	static const int codes[] = { [RUNNING] = EXIT_DONE,
-				     [OUTCOME_DONE] = EXIT_DONE,
-				     [OUTCOME_AGAIN] = EXIT_DONE,
-				     [OUTCOME_REFILL] = EXIT_DONE,
-				     [OUTCOME_SWITCH] = EXIT_DONE,
-				     [OUTCOME_UNREACHABLE] = EXIT_NOT_READY,
-				     [OUTCOME_USAGE] = EXIT_USAGE,
-				     [OUTCOME_BROKEN] = EXIT_BROKEN };
-	return codes[o];
 }
 
 /* True: once more, `*refill` saying how. */
@@ -684,13 +722,12 @@ static bool run_once(const struct config *c, const struct run_options *o, struct
 	    prepare_state(&r) && set_up_pipeline(&r)) {
 		run_threads(&r);
 		enum outcome out = atomic_load(&r.p.outcome);
-		again = out == OUTCOME_AGAIN || out == OUTCOME_REFILL || out == OUTCOME_SWITCH;
+		again = !r.ended && goes_on(out);
 		if (out == OUTCOME_SWITCH)
 			finish_rebuild(&r);
 		else
 			control_say(control, "error", "the pipeline has ended", true);
 		*refill = out == OUTCOME_REFILL;
-		r.code = exit_code(out);
 	}
 	*code = r.code;
 	rebuild_free(r.rebuild);
