@@ -26,8 +26,8 @@ struct batch_record {
 	size_t key_len;
 	const uint8_t *skey; /* the key it is stored under */
 	size_t skey_len;
-	uint64_t order;    /* first bytes of skey, big endian: most comparisons end here */
-	struct record rec; /* as stored: headers are those that state.headers keeps */
+	uint64_t order;          /* first bytes of skey, big endian: most comparisons end here */
+	struct record rec;       /* as stored: headers are those that state.headers keeps */
 	const void *all_headers; /* every source header: what a notification copies */
 	size_t all_headers_len;
 };

@@ -29,7 +29,8 @@ int cmd_rebuild(int argc, char **argv)
 	/* a round alone is the cheaper half of a rebuild: the same question, one word more */
 	const char *word = next < argc && !strcmp(argv[next], "--round-only") ? "round" : "rebuild";
 	if (next < argc && strcmp(word, "round")) {
-		log_error("SN-CONFIG", "rebuild: unexpected argument '%s'; see `sidenote help rebuild`",
+		log_error("SN-CONFIG",
+			  "rebuild: unexpected argument '%s'; see `sidenote help rebuild`",
 			  argv[next]);
 		goto out;
 	}

@@ -159,8 +159,9 @@ int control_ask(const char *state_dir, const char *word, void (*line)(const char
 		return rc;
 	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a))) {
 		rc = -errno;
-		snprintf(err, err_len, "%s: no sidecar answers: %s; is `sidenote run` running there, "
-				       "and are you its user?",
+		snprintf(err, err_len,
+			 "%s: no sidecar answers: %s; is `sidenote run` running there, "
+			 "and are you its user?",
 			 a.sun_path, strerror(errno));
 		if (fd >= 0)
 			close(fd);

@@ -34,7 +34,7 @@ void control_say(struct control *c, const char *kind, const char *text, bool las
  * The other side: ask a running sidecar and hand each line to `line`.  0: "ok";
  * 1: "error"; -errno: not running (err).
  */
-int control_ask(const char *state_dir, const char *word, void (*line)(const char *kind, const char *text),
-		char *err, size_t err_len);
+int control_ask(const char *state_dir, const char *word,
+		void (*line)(const char *kind, const char *text), char *err, size_t err_len);
 
 #endif

@@ -124,10 +124,11 @@ static enum fitness fitness_of(const struct standing *s, const char *self, bool 
 /* How much a verdict outweighs another partition's: stop before refill before wait. */
 static int weight(enum fitness f)
 {
-	static const int order[] = { [FIT] = 0,		 [FIT_AS_GAP] = 1,    [UNFIT_NOT_WHOLE] = 2,
-				     [UNFIT_APPLIED] = 3, [UNFIT_BEHIND] = 4,  [UNFIT_ROUND] = 5,
-				     [UNFIT_FILLING] = 6, [UNFIT_UNKNOWN] = 7, [UNFIT_JOURNAL] = 8,
-				     [UNFIT_LOST] = 9 };
+	static const int order[] = {
+		[FIT] = 0,           [FIT_AS_GAP] = 1,  [UNFIT_NOT_WHOLE] = 2, [UNFIT_APPLIED] = 3,
+		[UNFIT_BEHIND] = 4,  [UNFIT_ROUND] = 5, [UNFIT_FILLING] = 6,   [UNFIT_UNKNOWN] = 7,
+		[UNFIT_JOURNAL] = 8, [UNFIT_LOST] = 9
+	};
 	return order[f];
 }
 

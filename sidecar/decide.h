@@ -59,22 +59,22 @@ void metadata_parse(struct metadata *m, const char *text);
 
 enum fitness {
 	FIT,
-	FIT_AS_GAP,         /* alone: may lead, and says cause=gap below `whole` */
-	UNFIT_FILLING,      /* no snapshot yet */
-	UNFIT_BEHIND,       /* has not caught up since it started */
-	UNFIT_ROUND,        /* a round is due */
-	UNFIT_APPLIED,      /* published is ahead of the snapshot: catching up */
-	UNFIT_JOURNAL,      /* published is behind the journal: needs a refill with b = P */
-	UNFIT_NOT_WHOLE,    /* somebody else who read everything may still be there */
-	UNFIT_LOST,         /* there was a committed offset and now there is none: stop */
-	UNFIT_UNKNOWN,      /* committed offsets could not be read yet */
+	FIT_AS_GAP,      /* alone: may lead, and says cause=gap below `whole` */
+	UNFIT_FILLING,   /* no snapshot yet */
+	UNFIT_BEHIND,    /* has not caught up since it started */
+	UNFIT_ROUND,     /* a round is due */
+	UNFIT_APPLIED,   /* published is ahead of the snapshot: catching up */
+	UNFIT_JOURNAL,   /* published is behind the journal: needs a refill with b = P */
+	UNFIT_NOT_WHOLE, /* somebody else who read everything may still be there */
+	UNFIT_LOST,      /* there was a committed offset and now there is none: stop */
+	UNFIT_UNKNOWN,   /* committed offsets could not be read yet */
 };
 
 /* One partition as fitness sees it. */
 struct standing {
 	struct position published; /* committed; offset -1: none */
 	char by[40];
-	int64_t gap_until; /* from the metadata; -1: none */
+	int64_t gap_until;  /* from the metadata; -1: none */
 	bool was_published; /* meta says that there was a committed offset once */
 	struct position base;
 	int64_t start, applied, whole;

@@ -138,8 +138,8 @@ void delta_append(struct delta *d, const struct batch *b)
 /* One record from `from`, whose bytes are all there. */
 static int take_one(struct batch *b, const struct head *h, const char *from)
 {
-	const char *bytes = arena_copy(&b->arena, from,
-				       (size_t)h->key_len + h->headers_len + h->value_len);
+	const char *bytes =
+		arena_copy(&b->arena, from, (size_t)h->key_len + h->headers_len + h->value_len);
 	struct batch_record *r = bytes ? batch_add(b, bytes, h->key_len) : NULL;
 
 	if (!r)

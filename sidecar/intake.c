@@ -93,8 +93,7 @@ static size_t headers_bytes(const rd_kafka_headers_t *hs, const struct config *o
 	struct record_header h;
 	size_t bytes = 0;
 
-	for (size_t i = 0;
-	     !rd_kafka_header_get_all(hs, i, &h.name, &h.value, &h.value_len); i++) {
+	for (size_t i = 0; !rd_kafka_header_get_all(hs, i, &h.name, &h.value, &h.value_len); i++) {
 		h.name_len = strlen(h.name);
 		if (!only || config_keeps_header(only, h.name, h.name_len))
 			bytes += record_header_bytes(&h);
@@ -106,8 +105,7 @@ static void headers_encode(const rd_kafka_headers_t *hs, const struct config *on
 {
 	struct record_header h;
 
-	for (size_t i = 0;
-	     !rd_kafka_header_get_all(hs, i, &h.name, &h.value, &h.value_len); i++) {
+	for (size_t i = 0; !rd_kafka_header_get_all(hs, i, &h.name, &h.value, &h.value_len); i++) {
 		h.name_len = strlen(h.name);
 		if (!only || config_keeps_header(only, h.name, h.name_len))
 			to = record_header_encode(to, &h);

@@ -29,9 +29,9 @@ enum intake_rc {
 };
 
 struct intake_events {
-	bool *eof;            /* [n]: the end of this partition was seen in this take ... */
-	int64_t *eof_offset;  /* [n]: ... at this offset, which is a position of its own */
-	int32_t partition;    /* with INTAKE_RESET and others: which */
+	bool *eof;           /* [n]: the end of this partition was seen in this take ... */
+	int64_t *eof_offset; /* [n]: ... at this offset, which is a position of its own */
+	int32_t partition;   /* with INTAKE_RESET and others: which */
 	int64_t offset;
 };
 

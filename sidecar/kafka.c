@@ -9,8 +9,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { API_TXN_OFFSET_COMMIT = 28, API_END_TXN = 26, CLOSE_BUDGET_MS = 10000,
-       ENDING_BUDGET_MS = 2000 };
+enum {
+	API_TXN_OFFSET_COMMIT = 28,
+	API_END_TXN = 26,
+	CLOSE_BUDGET_MS = 10000,
+	ENDING_BUDGET_MS = 2000
+};
 
 int64_t kafka_now_ms(void)
 {
@@ -133,7 +137,8 @@ static int set_pairs(rd_kafka_conf_t *conf, const struct config_pairs *pairs, co
 
 static const char *role_name(enum kafka_role role)
 {
-	static const char *const names[] = { "query", "peek", "tail", "fill", "owner", "publish", "tool" };
+	static const char *const names[] = { "query", "peek",    "tail", "fill",
+					     "owner", "publish", "tool" };
 	return names[role];
 }
 
@@ -416,8 +421,7 @@ int kafka_topic_config(rd_kafka_t *rk, const char *topic, int timeout_ms,
 {
 	rd_kafka_resp_err_t e = RD_KAFKA_RESP_ERR__TIMED_OUT;
 	rd_kafka_queue_t *q = rd_kafka_queue_new(rk);
-	rd_kafka_ConfigResource_t *r =
-		rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic);
+	rd_kafka_ConfigResource_t *r = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic);
 	rd_kafka_AdminOptions_t *o =
 		rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
 	char why[128];

@@ -25,7 +25,15 @@ enum kafka_rc {
 };
 
 /* KAFKA_PEEK sees committed offsets that a transaction holds open as they were before it. */
-enum kafka_role { KAFKA_QUERY, KAFKA_PEEK, KAFKA_TAIL, KAFKA_FILL, KAFKA_OWNER, KAFKA_PUBLISH, KAFKA_TOOL };
+enum kafka_role {
+	KAFKA_QUERY,
+	KAFKA_PEEK,
+	KAFKA_TAIL,
+	KAFKA_FILL,
+	KAFKA_OWNER,
+	KAFKA_PUBLISH,
+	KAFKA_TOOL
+};
 
 /* What one handle counts; lives as long as the handle's user. */
 struct kafka_counts {
@@ -40,7 +48,7 @@ struct kafka_hooks {
 	void (*rebalance)(rd_kafka_t *rk, rd_kafka_resp_err_t err,
 			  rd_kafka_topic_partition_list_t *parts, void *opaque);
 	void (*delivered)(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque);
-	void *opaque; /* must be given whenever rebalance or delivered is */
+	void *opaque;              /* must be given whenever rebalance or delivered is */
 	int64_t max_message_bytes; /* of the notification topic, KAFKA_PUBLISH only; 0: default */
 };
 
@@ -68,8 +76,8 @@ int kafka_watermarks(rd_kafka_t *rk, const char *topic, int32_t p, int timeout_m
 
 /** Each setting of a topic through DescribeConfigs; KAFKA_UNKNOWN where nobody answers. */
 int kafka_topic_config(rd_kafka_t *rk, const char *topic, int timeout_ms,
-		       void (*each)(void *opaque, const char *name, const char *value), void *opaque,
-		       char *err, size_t err_len);
+		       void (*each)(void *opaque, const char *name, const char *value),
+		       void *opaque, char *err, size_t err_len);
 /** Create a topic; kv: name, value, ..., NULL.  Existing already is fine. */
 int kafka_topic_create(rd_kafka_t *rk, const char *topic, int partitions, const char *const *kv,
 		       int timeout_ms, char *err, size_t err_len);

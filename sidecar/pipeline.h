@@ -33,32 +33,32 @@ struct topic_limits { /* of source and notification topic, as far as known */
 	 * delete.retention.ms ever seen counts, and the smallest compaction lag */
 	atomic_llong min_compaction_lag_ms, delete_retention_ms;
 	atomic_llong max_message_bytes; /* of the notification topic, as it is now */
-	int notification_partitions; /* 0: none configured */
+	int notification_partitions;    /* 0: none configured */
 };
 
 struct pipeline {
 	const struct config *config;
 	struct state *state;
 	struct topic_limits limits;
-	char cluster[128]; /* cluster.name, or the cluster id */
-	bool publishing;   /* notifications are configured */
+	char cluster[128];         /* cluster.name, or the cluster id */
+	bool publishing;           /* notifications are configured */
 	int64_t journal_max_bytes; /* beyond it the tail waits */
 	/* the embedded broker of `demo` forgets transactional offsets; nothing else may set it */
 	bool offsets_forgotten;
 	int n; /* partitions of the source topic */
 
 	pthread_mutex_t lock;
-	pthread_cond_t wake; /* with `lock`: something was applied, or the pipeline stops */
+	pthread_cond_t wake;   /* with `lock`: something was applied, or the pipeline stops */
 	struct standing *part; /* [n], with `lock` */
 	uint64_t commits;      /* with `lock`: counts applied batches */
 	bool caught_up;        /* with `lock`: every partition reached EOF since the start */
 	char role[160];        /* with `lock`: leader, standby, or why unfit */
 
-	atomic_int outcome;     /* enum outcome */
+	atomic_int outcome;       /* enum outcome */
 	atomic_bool limit_wanted; /* max_message_bytes should be read again soon */
 	atomic_bool round_wanted; /* somebody asked for a round, whatever the clock says */
-	atomic_bool leading;    /* the publisher is up */
-	atomic_llong published; /* notifications committed since the start */
+	atomic_bool leading;      /* the publisher is up */
+	atomic_llong published;   /* notifications committed since the start */
 	atomic_llong wrapped, omitted;
 	atomic_llong rounds; /* done since the start */
 };

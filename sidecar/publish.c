@@ -15,16 +15,16 @@
 #include <unistd.h>
 
 enum {
-	ENTRIES_MAX = 10000,       /* of one transaction */
-	ENTRIES_BYTES = 8 << 20,   /* the same, in bytes of the journal */
-	OFFSETS_ONLY_MS = 1000,    /* at most this often without notifications */
-	CALL_MS = 1000,            /* one attempt of a transactional call */
-	COMMIT_BUDGET_MS = 60000,  /* then the outcome is unclear */
+	ENTRIES_MAX = 10000,      /* of one transaction */
+	ENTRIES_BYTES = 8 << 20,  /* the same, in bytes of the journal */
+	OFFSETS_ONLY_MS = 1000,   /* at most this often without notifications */
+	CALL_MS = 1000,           /* one attempt of a transactional call */
+	COMMIT_BUDGET_MS = 60000, /* then the outcome is unclear */
 	COMMITTED_MS = 5000,
 	BACKOFF_MS = 200,
 	DENIED_MS = 5000,
-	SAY_MS = 10000,            /* between lines about the same trouble */
-	LEAST_BYTES = 4096,        /* more than a notification takes beside its key */
+	SAY_MS = 10000,     /* between lines about the same trouble */
+	LEAST_BYTES = 4096, /* more than a notification takes beside its key */
 	/* of librdkafka's message.max.bytes */
 	MESSAGE_BYTES_MIN = 1000,
 	MESSAGE_BYTES_MAX = 1000000000,
@@ -38,9 +38,9 @@ enum verdict {
 	PUB_TOO_LARGE, /* the broker takes less than we believed */
 	PUB_NO_ROOM,   /* a key alone is larger than the notification topic takes */
 	PUB_DENIED,
-	PUB_REOPEN,    /* unclear or fatal */
-	PUB_FENCED,    /* a successor, or our own transaction timed out */
-	PUB_YIELD,     /* what is committed says that this state must not publish: end */
+	PUB_REOPEN, /* unclear or fatal */
+	PUB_FENCED, /* a successor, or our own transaction timed out */
+	PUB_YIELD,  /* what is committed says that this state must not publish: end */
 };
 
 struct entry { /* a journal entry, copied out of its view */
@@ -64,12 +64,12 @@ struct publisher {
 	/* [n] each: where the journal is read next, before and after this transaction.  Their n
 	 * counts entries of this journal; what is committed counts notifications, by whomever */
 	struct position *at, *next;
-	uint32_t *told, *next_told;  /* [n]: notified at exactly at.offset, next.offset */
-	struct position *committed;  /* [n]: as last known */
+	uint32_t *told, *next_told;   /* [n]: notified at exactly at.offset, next.offset */
+	struct position *committed;   /* [n]: as last known */
 	struct readback *told_before; /* [n]: of P.offset, by whoever led before */
-	int64_t *gap_until;          /* [n] */
-	bool *moved;                            /* [n]: goes into this commit */
-	bool all_offsets;                       /* the next commit names every partition */
+	int64_t *gap_until;           /* [n] */
+	bool *moved;                  /* [n]: goes into this commit */
+	bool all_offsets;             /* the next commit names every partition */
 
 	struct arena arena;
 	struct entry *entries;
@@ -79,7 +79,7 @@ struct publisher {
 	uint64_t skipped; /* entries passed since the last commit without a notification */
 	int64_t last_commit_ms;
 	uint64_t seen;
-	int first; /* partition to begin with: each gets its turn */
+	int first;       /* partition to begin with: each gets its turn */
 	char why[300];   /* the last error of a call */
 	int64_t said_ms; /* when publishing was last said to fail; 0: it does not */
 
@@ -262,13 +262,12 @@ static rd_kafka_resp_err_t produce_note(struct publisher *pub, const struct note
 	rd_kafka_headers_t *hs = headers_of(n);
 	rd_kafka_resp_err_t e;
 
-	while ((e = rd_kafka_producev(pub->rk, RD_KAFKA_V_RKT(pub->warm),
-				      RD_KAFKA_V_PARTITION(part),
-				      RD_KAFKA_V_KEY(n->key, n->key_len),
-				      RD_KAFKA_V_VALUE((void *)n->value, n->value_len),
-				      RD_KAFKA_V_HEADERS(hs),
-				      RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-				      RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL &&
+	while ((e = rd_kafka_producev(
+			pub->rk, RD_KAFKA_V_RKT(pub->warm), RD_KAFKA_V_PARTITION(part),
+			RD_KAFKA_V_KEY(n->key, n->key_len),
+			RD_KAFKA_V_VALUE((void *)n->value, n->value_len), RD_KAFKA_V_HEADERS(hs),
+			RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END)) ==
+		       RD_KAFKA_RESP_ERR__QUEUE_FULL &&
 	       !stopping(pub))
 		rd_kafka_poll(pub->rk, 10);
 	if (e)
@@ -316,8 +315,8 @@ static enum verdict produce(struct publisher *pub)
 		if (!rc)
 			rc = envelope_make(&pub->envelope, &c,
 					   c.cause == CAUSE_RECONCILE ? NOTE_RECONCILE
-					   : en->gap		       ? NOTE_GAP
-								       : NOTE_LOG,
+					   : en->gap                  ? NOTE_GAP
+								      : NOTE_LOG,
 					   now, &n);
 		if (rc) {
 			pipeline_end(pub->p, OUTCOME_BROKEN, "SN-JOURNAL-CHECKSUM",
@@ -416,7 +415,8 @@ static enum verdict commit(struct publisher *pub, bool *unclear)
 		call_end(pub);
 		if (!e)
 			break;
-		bool again = rd_kafka_error_is_retriable(e) && !rd_kafka_error_txn_requires_abort(e);
+		bool again =
+			rd_kafka_error_is_retriable(e) && !rd_kafka_error_txn_requires_abort(e);
 		if (again && kafka_now_ms() < until && !stopping(pub)) {
 			rd_kafka_error_destroy(e);
 			continue;
@@ -444,9 +444,7 @@ static enum verdict abort_transaction(struct publisher *pub, enum verdict why)
 	call_end(pub);
 	if (e) {
 		enum verdict v = take_error(pub, e, "abort");
-		return v == PUB_FENCED ? PUB_FENCED
-		       : why == PUB_RETRY ? PUB_REOPEN
-					  : why;
+		return v == PUB_FENCED ? PUB_FENCED : why == PUB_RETRY ? PUB_REOPEN : why;
 	}
 	if (atomic_load(&pub->counts.end_txn) - sent > 1 && why == PUB_RETRY)
 		return PUB_REOPEN;
@@ -550,8 +548,7 @@ static enum verdict open_producer(struct publisher *pub)
 /* P went back or vanished while we lead: somebody reset the group, or the topic is another. */
 static enum verdict check_committed(struct publisher *pub, const struct standing *s, int p)
 {
-	if (pub->committed[p].offset < 0 ||
-	    position_compare(s->published, pub->committed[p]) >= 0)
+	if (pub->committed[p].offset < 0 || position_compare(s->published, pub->committed[p]) >= 0)
 		return PUB_OK;
 	pipeline_end(pub->p, OUTCOME_BROKEN, "SN-OFFSETS-BACK",
 		     "group sidenote.%s: the committed offset of %s [%d] went back from %" PRId64
@@ -596,7 +593,8 @@ static enum verdict take_told(struct publisher *pub, int p, struct position from
 	pub->told[p] = from.n;
 	if (from.n == 0)
 		return PUB_OK;
-	log_info(NULL, "publisher: partition %d: reading the last %u notifications back", p, from.n);
+	log_info(NULL, "publisher: partition %d: reading the last %u notifications back", p,
+		 from.n);
 	if (!readback_run(pub->p->config, p, from.n, &pub->stop, &pub->told_before[p], err,
 			  sizeof(err)))
 		return PUB_OK;
@@ -647,8 +645,7 @@ static bool anything_moved(struct publisher *pub)
 	bool any = false;
 
 	for (int p = 0; p < pub->p->n; p++) {
-		pub->moved[p] =
-			pub->all_offsets || position_compare(pub->next[p], pub->at[p]) != 0;
+		pub->moved[p] = pub->all_offsets || position_compare(pub->next[p], pub->at[p]) != 0;
 		any |= pub->moved[p];
 	}
 	return any;
@@ -817,8 +814,8 @@ static int make(struct publisher *pub)
 					    .topic = c->source_topic,
 					    .max_bytes = pub->max_bytes };
 	envelope_init(&pub->envelope, &o);
-	pub->filter = (struct note_filter){ c->notifications_operations,
-					    c->notifications_unchanged };
+	pub->filter =
+		(struct note_filter){ c->notifications_operations, c->notifications_unchanged };
 	pub->self = state_uuid(pub->p->state);
 	pub->entries = calloc(ENTRIES_MAX + 1, sizeof(*pub->entries));
 	pub->at = calloc(n, sizeof(*pub->at));

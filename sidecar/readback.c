@@ -135,8 +135,9 @@ static int search(struct search *s, int partitions, uint32_t n)
 int readback_run(const struct config *c, int32_t p, uint32_t n, const atomic_bool *stop,
 		 struct readback *out, char *err, size_t err_len)
 {
-	struct search s = { .c = c, .p = p, .stop = stop, .out = out, .err = err,
-			    .err_len = err_len };
+	struct search s = {
+		.c = c, .p = p, .stop = stop, .out = out, .err = err, .err_len = err_len
+	};
 	int rc = -EIO;
 
 	*out = (struct readback){ 0 };

@@ -28,7 +28,7 @@ struct rebuild {
 	pthread_t thread;
 	bool joined;
 	atomic_bool stop;
-	atomic_int state; /* enum rebuild_state */
+	atomic_int state;     /* enum rebuild_state */
 	pthread_mutex_t lock; /* text only */
 	char text[600];
 };

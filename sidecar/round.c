@@ -105,8 +105,8 @@ static int write_one(struct sweep *w, struct state_txn *t, const struct gone *g)
 					  .op = CHANGE_DELETE,
 					  .cause = CAUSE_RECONCILE,
 					  .key = r.flags & RECORD_KEY ? r.key : g->skey,
-					  .key_len = r.flags & RECORD_KEY ? r.key_len
-									  : g->skey_len };
+					  .key_len =
+						  r.flags & RECORD_KEY ? r.key_len : g->skey_len };
 		rc = state_journal(t, &c, g->rec, g->rec_len, NULL, 0);
 	}
 	return rc ? rc : state_del(t, g->skey, g->skey_len);

@@ -20,15 +20,15 @@
 #include <unistd.h>
 
 enum {
-	ANSWER_MS = 5000,    /* for one question to the broker */
+	ANSWER_MS = 5000, /* for one question to the broker */
 	RETRY_MS = 1000,
-	SAY_MS = 10000,      /* between lines about the same trouble */
+	SAY_MS = 10000, /* between lines about the same trouble */
 	AUTH_GRACE_MS = 10000,
-	WATCH_MS = 10000,    /* between looks at the topic while running */
+	WATCH_MS = 10000,     /* between looks at the topic while running */
 	SETTINGS_MS = 180000, /* between reads of its settings */
 	NEWS_TRIES = 100,
-	SHORTER_TRIES = 10,  /* a broker that just started may not know its high watermark yet */
-	CREATED_MS = 10000,  /* until every broker knows a topic that was just created */
+	SHORTER_TRIES = 10, /* a broker that just started may not know its high watermark yet */
+	CREATED_MS = 10000, /* until every broker knows a topic that was just created */
 };
 
 /* One setting-up, from the first question to the broker to the end of all threads. */
@@ -38,7 +38,7 @@ struct run {
 	struct state_dir *dir;
 	struct control *control;
 	struct rebuild *rebuild; /* under way; NULL: none */
-	bool was_running; /* not the first setting-up of this process */
+	bool was_running;        /* not the first setting-up of this process */
 	long long rounds_before; /* a round was asked for: done when there are more; -1: not */
 	int64_t told_ms;
 	struct kafka_counts counts;
@@ -102,8 +102,7 @@ static bool reach_cluster(struct run *r)
 		return end(r, EXIT_USAGE, "SN-KAFKA-CONFIG", err);
 	while (kafka_cluster_id(r->query, ANSWER_MS, r->cluster_id, sizeof(r->cluster_id), err,
 				sizeof(err))) {
-		if (atomic_load(&r->counts.auth_failed) &&
-		    kafka_now_ms() - began > AUTH_GRACE_MS)
+		if (atomic_load(&r->counts.auth_failed) && kafka_now_ms() - began > AUTH_GRACE_MS)
 			return end(r, EXIT_USAGE, "SN-KAFKA-AUTH",
 				   "the brokers refuse these credentials or this certificate; see "
 				   "the line above and the kafka.sasl.* and kafka.ssl.* options");
@@ -138,11 +137,11 @@ static bool ask_source(struct run *r)
 				 "source topic %s does not exist on this cluster; create it or "
 				 "correct source.topic",
 				 r->c->source_topic);
-			return end(r, r->was_running ? EXIT_BROKEN : EXIT_USAGE, "SN-SOURCE-MISSING",
-				   text);
+			return end(r, r->was_running ? EXIT_BROKEN : EXIT_USAGE,
+				   "SN-SOURCE-MISSING", text);
 		}
-		if (!retry(r, &said, rc == KAFKA_DENIED ? "SN-SOURCE-DENIED" : "SN-KAFKA-UNREACHABLE",
-			   text))
+		if (!retry(r, &said,
+			   rc == KAFKA_DENIED ? "SN-SOURCE-DENIED" : "SN-KAFKA-UNREACHABLE", text))
 			return false;
 	}
 	r->n = r->source.partitions;
@@ -248,8 +247,7 @@ static int64_t journal_limit(const struct config *c)
 	if (limit > 0)
 		return limit;
 	limit = 8LL << 30;
-	if (!statvfs(c->state_dir, &v) &&
-	    (int64_t)(v.f_bavail * v.f_frsize / 4) < limit)
+	if (!statvfs(c->state_dir, &v) && (int64_t)(v.f_bavail * v.f_frsize / 4) < limit)
 		limit = (int64_t)(v.f_bavail * v.f_frsize / 4);
 	return limit;
 }
@@ -350,8 +348,9 @@ static bool same_topic(struct run *r, int p)
 	if (rc == TOPIC_SAME)
 		return true;
 	if (rc == TOPIC_UNSURE) {
-		log_info(NULL, "partition %d: every record that was read last is superseded by "
-			       "now; nothing speaks against it being the same topic",
+		log_info(NULL,
+			 "partition %d: every record that was read last is superseded by "
+			 "now; nothing speaks against it being the same topic",
 			 p);
 		return true;
 	}
@@ -484,8 +483,9 @@ static void watch_ends(struct run *r, struct tail *t)
 		if (high >= s[p].applied)
 			tail_confirm(t, p, high, wall, boot);
 		else
-			log_warn("SN-LOG-END", "%s [%d] ends at %" PRId64 ", before %" PRId64
-					       ", which was read already",
+			log_warn("SN-LOG-END",
+				 "%s [%d] ends at %" PRId64 ", before %" PRId64
+				 ", which was read already",
 				 r->c->source_topic, p, high, s[p].applied);
 	}
 	free(s);
@@ -663,14 +663,12 @@ static void supervise(struct run *r, struct tail *t)
 
 static int exit_code(enum outcome o)
 {
-	static const int codes[] = { [RUNNING] = EXIT_DONE,
-				     [OUTCOME_DONE] = EXIT_DONE,
-				     [OUTCOME_AGAIN] = EXIT_DONE,
-				     [OUTCOME_REFILL] = EXIT_DONE,
-				     [OUTCOME_SWITCH] = EXIT_DONE,
-				     [OUTCOME_UNREACHABLE] = EXIT_NOT_READY,
-				     [OUTCOME_USAGE] = EXIT_USAGE,
-				     [OUTCOME_BROKEN] = EXIT_BROKEN };
+	static const int codes[] = {
+		[RUNNING] = EXIT_DONE,        [OUTCOME_DONE] = EXIT_DONE,
+		[OUTCOME_AGAIN] = EXIT_DONE,  [OUTCOME_REFILL] = EXIT_DONE,
+		[OUTCOME_SWITCH] = EXIT_DONE, [OUTCOME_UNREACHABLE] = EXIT_NOT_READY,
+		[OUTCOME_USAGE] = EXIT_USAGE, [OUTCOME_BROKEN] = EXIT_BROKEN
+	};
 	return codes[o];
 }
 
@@ -714,8 +712,13 @@ static void run_threads(struct run *r)
 static bool run_once(const struct config *c, const struct run_options *o, struct state_dir *dir,
 		     struct control *control, bool was_running, bool *refill, int *code)
 {
-	struct run r = { .c = c, .o = o, .dir = dir, .control = control, .rounds_before = -1,
-			 .was_running = was_running, .refill = *refill };
+	struct run r = { .c = c,
+			 .o = o,
+			 .dir = dir,
+			 .control = control,
+			 .rounds_before = -1,
+			 .was_running = was_running,
+			 .refill = *refill };
 	bool again = false;
 
 	if (reach_cluster(&r) && ask_source(&r) && ask_notifications(&r) && ask_committed(&r) &&

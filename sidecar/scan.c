@@ -175,7 +175,8 @@ int scan_start(struct scan **out, const struct config *c, int n, const int64_t *
 	s->seen = calloc(m, sizeof(*s->seen));
 	s->ev.eof = calloc(m, sizeof(*s->ev.eof));
 	s->ev.eof_offset = calloc(m, sizeof(*s->ev.eof_offset));
-	if (!s->due || !s->log_start || !s->log_end || !s->done || !s->seen || !s->ev.eof || !s->ev.eof_offset)
+	if (!s->due || !s->log_start || !s->log_end || !s->done || !s->seen || !s->ev.eof ||
+	    !s->ev.eof_offset)
 		goto out;
 	for (int p = 0; p < n; p++) {
 		s->due[p] = due[p];

@@ -15,12 +15,12 @@
 #include <unistd.h>
 
 enum {
-	IDLE_MS = 1000,     /* heartbeat and trims of an idle tail */
-	POLL_MS = 100,      /* how long one wait for records may last */
-	TRIM_MAX = 20000,   /* journal entries deleted in one transaction, per partition */
+	IDLE_MS = 1000,   /* heartbeat and trims of an idle tail */
+	POLL_MS = 100,    /* how long one wait for records may last */
+	TRIM_MAX = 20000, /* journal entries deleted in one transaction, per partition */
 	ROUND_SAY_MS = 10000,
-	LIVE_MS = 60000,    /* without an EOF event for longer, the tail was not live */
-	RETRY_MS = 1000,    /* between attempts while the disk is full */
+	LIVE_MS = 60000, /* without an EOF event for longer, the tail was not live */
+	RETRY_MS = 1000, /* between attempts while the disk is full */
 	DENIED_MS = 5000,
 };
 
@@ -46,11 +46,11 @@ struct tail {
 	struct apply_counts counts;
 	int64_t last_commit_ms;
 	bool waiting, denied; /* said so in the log */
-	struct scan *scan; /* of the round that is under way; NULL: none */
+	struct scan *scan;    /* of the round that is under way; NULL: none */
 	int64_t round_said_ms;
-	bool always_done; /* reconcile=always: once per start */
-	bool forced;      /* somebody asked for a round */
-	struct delta *delta; /* a rebuild follows; NULL: none */
+	bool always_done;     /* reconcile=always: once per start */
+	bool forced;          /* somebody asked for a round */
+	struct delta *delta;  /* a rebuild follows; NULL: none */
 	pthread_mutex_t lock; /* confirmed, and these: a rebuild that wants to follow */
 	struct delta *wanted;
 	int64_t *wanted_from;
@@ -408,8 +408,8 @@ static void intake_failed(struct tail *t, int rc)
 			     topic, t->err);
 		break;
 	case INTAKE_DOUBTFUL:
-		pipeline_end(t->p, OUTCOME_AGAIN, NULL, "%s: %s: checking that it is the same topic",
-			     topic, t->err);
+		pipeline_end(t->p, OUTCOME_AGAIN, NULL,
+			     "%s: %s: checking that it is the same topic", topic, t->err);
 		break;
 	case INTAKE_MISSING:
 		log_warn("SN-SOURCE-MISSING", "%s: %s", topic, t->err);

@@ -75,11 +75,12 @@ int topic_source_findings(const struct config *c, const struct topic_settings *s
 	}
 	if (!s->compact)
 		SAY(add(out, &n, true, "SN-SOURCE-NOT-COMPACTED"),
-		    "source topic %s is not compacted (cleanup.policy): its log forgets keys, so no "
+		    "source topic %s is not compacted (cleanup.policy): its log forgets keys, so "
+		    "no "
 		    "snapshot of it can be complete; set cleanup.policy=compact or choose another "
 		    "topic",
 		    t);
-	else if (s->delete && !c->source_expiring)
+	else if (s->delete &&!c->source_expiring)
 		SAY(add(out, &n, true, "SN-SOURCE-EXPIRES"),
 		    "source topic %s has cleanup.policy=compact,delete: live keys expire without a "
 		    "tombstone; set cleanup.policy=compact, or accept it with source.expiring=true",
@@ -149,7 +150,8 @@ static int probe(rd_kafka_t *rk, const char *topic, int32_t p, const struct stat
 		if (!m)
 			continue;
 		rd_kafka_timestamp_type_t type;
-		if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF || (!m->err && m->offset > a->offset))
+		if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF ||
+		    (!m->err && m->offset > a->offset))
 			rc = PROBE_GONE;
 		else if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET)
 			rc = PROBE_OUTSIDE;

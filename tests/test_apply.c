@@ -105,8 +105,8 @@ static bool model_step(struct world *w, int k, const char *value, struct expecte
 
 	if (!old && !value)
 		return false;
-	e->op = !value ? CHANGE_DELETE
-		: !old ? CHANGE_CREATE
+	e->op = !value               ? CHANGE_DELETE
+		: !old               ? CHANGE_CREATE
 		: strcmp(old, value) ? CHANGE_UPDATE
 				     : CHANGE_UNCHANGED;
 	e->before = old; /* taken over */
@@ -311,8 +311,7 @@ int main(void)
 		test_with_dir(test_a_key_in_a_second_partition_stops_and_names_the_key),
 		test_with_dir(test_with_timestamps_the_later_record_of_two_partitions_stays),
 		test_with_dir(test_a_blind_tombstone_is_journaled_without_a_before),
-		test_with_dir(
-			test_a_corrupt_stored_record_is_found_before_it_becomes_an_old_value),
+		test_with_dir(test_a_corrupt_stored_record_is_found_before_it_becomes_an_old_value),
 		test_with_dir(test_the_journal_has_every_header_and_the_state_only_those_kept),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -60,7 +60,8 @@ static void test_a_tombstone_deletes_what_is_there_and_nothing_else(void **state
 	assert_int_equal(decide_transition(NULL, &gone, false, &op), TRANSITION_NONE);
 }
 
-static void test_a_tombstone_on_an_absent_key_tells_of_a_delete_where_history_is_missing(void **state)
+static void
+test_a_tombstone_on_an_absent_key_tells_of_a_delete_where_history_is_missing(void **state)
 {
 	struct record gone = tombstone(0);
 	enum change_op op;
@@ -123,8 +124,13 @@ static void test_metadata_is_read_back_as_it_was_written(void **state)
 
 static void test_foreign_metadata_names_nobody(void **state)
 {
-	static const char *const foreign[] = { NULL, "", "x", "sidenote", "sidenote by= n=3",
-					       "sidenote by=ABC n=1", "{\"by\":\"abc\"}" };
+	static const char *const foreign[] = { NULL,
+					       "",
+					       "x",
+					       "sidenote",
+					       "sidenote by= n=3",
+					       "sidenote by=ABC n=1",
+					       "{\"by\":\"abc\"}" };
 	struct metadata m;
 	(void)state;
 	for (size_t i = 0; i < sizeof(foreign) / sizeof(*foreign); i++) {
@@ -137,14 +143,19 @@ static void test_foreign_metadata_names_nobody(void **state)
 
 /* ---- fitness ---- */
 
-#define SELF "aaaa"
+#define SELF  "aaaa"
 #define OTHER "bbbb"
 
 static struct standing standing(int64_t published, const char *by, int64_t whole)
 {
-	struct standing s = { .published = { published, 0 }, .gap_until = -1,
-			      .was_published = published >= 0, .base = { 10, 0 }, .start = 10,
-			      .applied = 100, .whole = whole, .caught_up = true };
+	struct standing s = { .published = { published, 0 },
+			      .gap_until = -1,
+			      .was_published = published >= 0,
+			      .base = { 10, 0 },
+			      .start = 10,
+			      .applied = 100,
+			      .whole = whole,
+			      .caught_up = true };
 	snprintf(s.by, sizeof(s.by), "%s", by);
 	return s;
 }
@@ -176,8 +187,10 @@ static void test_who_published_last_is_fit_without_remark(void **state)
 {
 	(void)state;
 	assert_int_equal(fitness(standing(20, SELF, 90), false), FIT);
-	assert_int_equal(decide_gap_until(&(struct standing){ .published = { 20, 0 }, .whole = 90,
-							      .by = SELF, .gap_until = -1 },
+	assert_int_equal(decide_gap_until(&(struct standing){ .published = { 20, 0 },
+							      .whole = 90,
+							      .by = SELF,
+							      .gap_until = -1 },
 					  SELF),
 			 -1);
 }
@@ -346,8 +359,7 @@ int main(void)
 		cmocka_unit_test(test_a_journal_that_begins_after_P_needs_a_refill),
 		cmocka_unit_test(test_a_state_behind_P_waits),
 		cmocka_unit_test(test_a_due_round_makes_unfit),
-		cmocka_unit_test(
-			test_the_worst_partition_decides_and_stopping_outweighs_waiting),
+		cmocka_unit_test(test_the_worst_partition_decides_and_stopping_outweighs_waiting),
 		cmocka_unit_test(test_publishing_begins_at_P_or_where_news_begin),
 		cmocka_unit_test(test_the_filter_decides_what_is_notified),
 		cmocka_unit_test(test_in_a_gap_nothing_that_may_be_a_change_is_dropped),

@@ -24,11 +24,11 @@ const char *__tsan_default_suppressions(void) { return "race:librdkafka.so\n"; }
 
 static int result(int rc)
 {
-	return rc == 0 ? thrd_success
-	       : rc == EBUSY ? thrd_busy
+	return rc == 0           ? thrd_success
+	       : rc == EBUSY     ? thrd_busy
 	       : rc == ETIMEDOUT ? thrd_timedout
-	       : rc == ENOMEM ? thrd_nomem
-			      : thrd_error;
+	       : rc == ENOMEM    ? thrd_nomem
+				 : thrd_error;
 }
 
 struct start {
