@@ -110,7 +110,7 @@ static enum fitness fitness_of(const struct standing *s, const char *self, bool 
 		return UNFIT_JOURNAL;
 	if (s->due)
 		return UNFIT_ROUND;
-	if (!s->caught_up)
+	if (!s->caught_up && !s->waits)
 		return UNFIT_BEHIND;
 	if (s->published.offset < 0) /* first start: this state's own start will be P */
 		return FIT;
@@ -150,16 +150,16 @@ enum fitness decide_fitness(const struct standing *s, int n, const char *self, b
 
 int64_t decide_gap_until(const struct standing *s, const char *self)
 {
-	int64_t until = -1;
+	bool may_have_missed = s->whole > s->published.offset;
 
-	if (s->published.offset < 0)
+	if (s->published.offset < 0 || !may_have_missed)
 		return -1;
-	if (!is_self(s, self) && s->whole > s->published.offset)
-		until = s->whole;
-	/* whoever was publishing the gap died in the middle of it: its rest is still a gap */
-	else if (s->gap_until > s->published.offset && (is_self(s, self)))
-		until = s->gap_until;
-	return until;
+	if (!is_self(s, self))
+		return s->whole;
+	/* its own gap, which it or its predecessor in this state died in: the rest is one too */
+	if (s->gap_until > s->published.offset)
+		return s->gap_until < s->whole ? s->gap_until : s->whole;
+	return -1;
 }
 
 struct position decide_publish_from(const struct standing *s)

@@ -79,6 +79,7 @@ struct standing {
 	struct position base;
 	int64_t start, applied, whole;
 	bool caught_up, due;
+	bool waits; /* the journal is at its limit: only publishing lets the tail catch up */
 };
 
 /** Fitness over all partitions: the worst one, *where its number. */

@@ -67,7 +67,8 @@ void pipeline_standings(struct pipeline *p, struct standing *out)
 	pthread_mutex_unlock(&p->lock);
 }
 
-void pipeline_applied(struct pipeline *p, const struct state_partition *rows, const bool *caught_up)
+void pipeline_applied(struct pipeline *p, const struct state_partition *rows, const bool *caught_up,
+		      bool waits)
 {
 	bool all = true;
 
@@ -81,6 +82,7 @@ void pipeline_applied(struct pipeline *p, const struct state_partition *rows, co
 		s->was_published = rows[i].published >= 0;
 		s->due = rows[i].due >= 0;
 		s->caught_up = caught_up[i];
+		s->waits = waits;
 		all &= caught_up[i];
 	}
 	p->caught_up = all;

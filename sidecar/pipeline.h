@@ -78,8 +78,8 @@ static inline bool pipeline_stopping(struct pipeline *p)
 void pipeline_standings(struct pipeline *p, struct standing *out);
 
 /** The tail's news after a commit: rows of all partitions; wakes the publisher. */
-void pipeline_applied(struct pipeline *p, const struct state_partition *rows,
-		      const bool *caught_up);
+void pipeline_applied(struct pipeline *p, const struct state_partition *rows, const bool *caught_up,
+		      bool waits);
 /** A committed position, by whoever read or wrote it. */
 void pipeline_published(struct pipeline *p, int part, struct position at, const char *by,
 			int64_t gap_until);

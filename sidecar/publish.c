@@ -207,6 +207,8 @@ static int collect_partition(struct publisher *pub, struct state_view *v, int p)
 		return rc;
 	pub->next[p] = pub->at[p];
 	pub->next_told[p] = pub->told[p];
+	if (pub->gap_until[p] == INT64_MAX) /* until the tail has seen the end */
+		pub->gap_until[p] = row.whole;
 	/* what a round will find belongs before the changes from `due` on */
 	int64_t limit = row.due >= 0 ? row.due : row.applied;
 	rc = state_view_journal(v, p, pub->at[p].offset, pub->at[p].n, &c);

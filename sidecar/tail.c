@@ -376,7 +376,7 @@ static bool commit(struct tail *t)
 	if (t->delta)
 		delta_append(t->delta, intake_batch(t->in));
 	intake_clear(t->in);
-	pipeline_applied(t->p, t->rows, t->caught_up);
+	pipeline_applied(t->p, t->rows, t->caught_up, t->waiting);
 	return true;
 }
 
@@ -420,13 +420,24 @@ static void intake_failed(struct tail *t, int rc)
 	}
 }
 
+/* What a round finds is published before the changes from `due` on, and it needs the log's end:
+ * until then the journal must be let grow, or neither would ever happen. */
+static bool round_is_due(const struct tail *t)
+{
+	for (int p = 0; p < t->p->n; p++)
+		if (t->rows[p].due >= 0)
+			return true;
+	return false;
+}
+
 /* Whether the journal is at its limit: then nothing is taken, and empty batches go on. */
 static bool must_wait(struct tail *t)
 {
 	struct state_stat s;
 	int64_t max = t->p->journal_max_bytes;
 
-	if (!t->p->publishing || state_stat(t->p->state, &s) || (int64_t)s.journal_bytes < max) {
+	if (!t->p->publishing || round_is_due(t) || state_stat(t->p->state, &s) ||
+	    (int64_t)s.journal_bytes < max) {
 		if (t->waiting)
 			log_info(NULL, "the journal is below its limit again: reading on");
 		t->waiting = false;
@@ -438,6 +449,10 @@ static bool must_wait(struct tail *t)
 			 "cannot be published: the tail waits, readers go on, nothing is lost",
 			 (long long)max);
 	t->waiting = true;
+	/* where it has not seen the end yet, nobody can say where what it may have missed ends */
+	for (int p = 0; p < t->p->n; p++)
+		if (t->catching[p])
+			t->rows[p].whole = INT64_MAX;
 	return true;
 }
 
@@ -538,7 +553,7 @@ static bool write_round(struct tail *t)
 	}
 	log_info(NULL, "round: done, %llu keys were gone", (unsigned long long)gone);
 	atomic_fetch_add(&t->p->rounds, 1);
-	pipeline_applied(t->p, t->rows, t->caught_up);
+	pipeline_applied(t->p, t->rows, t->caught_up, t->waiting);
 	return true;
 }
 

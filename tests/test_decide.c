@@ -220,6 +220,26 @@ static void test_a_gap_that_was_begun_is_ended_by_whoever_began_it(void **state)
 	assert_int_equal(decide_gap_until(&s, SELF), -1);
 }
 
+static void test_a_gap_whose_end_is_not_known_ends_where_this_state_is_whole(void **state)
+{
+	struct standing s = standing(40, SELF, 70);
+	(void)state;
+	s.gap_until = INT64_MAX;
+	assert_int_equal(decide_gap_until(&s, SELF), 70);
+	s.published.offset = 70;
+	assert_int_equal(decide_gap_until(&s, SELF), -1);
+}
+
+static void test_a_tail_that_waits_for_its_journal_is_not_behind(void **state)
+{
+	struct standing s = standing(20, SELF, 5);
+	(void)state;
+	s.caught_up = false;
+	assert_int_equal(fitness(s, true), UNFIT_BEHIND);
+	s.waits = true;
+	assert_int_equal(fitness(s, true), FIT);
+}
+
 static void test_a_gap_of_another_is_no_gap_for_who_is_whole(void **state)
 {
 	struct standing s = standing(40, OTHER, 30);
@@ -355,6 +375,8 @@ int main(void)
 		cmocka_unit_test(test_whoever_read_everything_from_P_on_is_fit),
 		cmocka_unit_test(test_who_may_have_missed_versions_leads_only_alone_and_says_gap),
 		cmocka_unit_test(test_a_gap_that_was_begun_is_ended_by_whoever_began_it),
+		cmocka_unit_test(test_a_gap_whose_end_is_not_known_ends_where_this_state_is_whole),
+		cmocka_unit_test(test_a_tail_that_waits_for_its_journal_is_not_behind),
 		cmocka_unit_test(test_a_gap_of_another_is_no_gap_for_who_is_whole),
 		cmocka_unit_test(test_a_journal_that_begins_after_P_needs_a_refill),
 		cmocka_unit_test(test_a_state_behind_P_waits),
