@@ -78,6 +78,7 @@ MAIN_OBJ := $B/sidecar/main.o
 MOD_OBJ  := $(filter-out $(MAIN_OBJ),$(patsubst %.c,$B/%.o,$(wildcard sidecar/*.c)))
 TESTS    := $(patsubst %.c,$B/%,$(wildcard tests/test_*.c))
 FUZZERS  := $(patsubst %.c,$B/%,$(wildcard tests/fuzz/fuzz_*.c))
+BENCHES  := $(patsubst %.c,$B/%,$(wildcard tests/bench/bench_*.c))
 UNIT     ?= $(TESTS)
 SO       := $B/libsharedstate.so.$(VERSION)
 
@@ -161,8 +162,8 @@ integration: all
 	@$(PYTHON) tests/integration/run.py
 prove: all
 	@set -e; for t in $(wildcard tests/prove/*.py); do echo "== $$t"; $(PYTHON) $$t; done
-bench: all
-	@tests/bench/run
+bench: all $(BENCHES)
+	@$(PYTHON) tests/bench/run
 
 # A build of its own: coverage for the fuzzer in every object.  Corpus and findings stay in it.
 fuzz:

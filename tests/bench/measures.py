@@ -1,0 +1,387 @@
+"""The six measures. Each takes a Bench, adds rows to its table, and says what it does."""
+
+import contextlib
+import json
+import os
+import random
+import tempfile
+import time
+
+import broker
+from figures import percentile
+from processes import Peak, cpu_s, idle_figures, rss_anon_mib
+from sidecar import Sidecar
+
+PARTITIONS = 4
+VALUE_BYTES = 200
+# How long a stopped sidecar stays a member of its group (max.poll.interval.ms is 15 s).
+STOPPED_MAX_S = 9
+# What tests/integration/sidecar.py sets for tests is taken back: these are a user's defaults.
+DEFAULTS = {"log.level": "info", "consumer.session.timeout.ms": None,
+            "consumer.heartbeat.interval.ms": None}
+
+
+class Bench:
+    """What the measures share: a broker, a filled topic, one sidecar that has been filled."""
+
+    def __init__(self, kafka, programs, table, size):
+        self.kafka = kafka
+        self.programs = programs
+        self.table = table
+        self.size = size
+        self.topic = kafka.create_topic("bench", PARTITIONS, broker.COMPACT_NEVER)
+        self.notifications = self.new_topic("bench.changes")
+        self.sidecar = None
+
+    def new_topic(self, name):
+        return self.kafka.create_topic(name, PARTITIONS)
+
+    def run(self, name, *arguments):
+        return self.programs.run(name, *arguments)
+
+    def load(self, count, seed):
+        self.run("bench_load", self.kafka.bootstrap, self.topic, self.size.keys, count, seed,
+                 VALUE_BYTES)
+
+    def range(self, topic, since=None, until=None):
+        """Arguments for a contender: everything, or from `since` on."""
+        until = until or self.kafka.end_offsets(topic)
+        return [f"{p}:{since[p] if since else 0}:{end}" for p, end in sorted(until.items())]
+
+    def read(self, topic, since=None):
+        return self.run("bench_read", self.kafka.bootstrap, topic, 0, *self.range(topic, since))
+
+    def new_sidecar(self, name, **options):
+        changed = {"notifications.topic": self.notifications, **DEFAULTS}
+        changed.update({k.replace("__", "."): v for k, v in options.items()})
+        return Sidecar(self.kafka, name, self.topic, changed)
+
+    def main_sidecar(self):
+        """Filled, caught up, leading."""
+        if self.sidecar is None:
+            self.sidecar = self.new_sidecar("bench")
+            self.restart_sidecar()
+        return self.sidecar
+
+    def restart_sidecar(self, **options):
+        """A clean stop and a start with other options."""
+        if self.sidecar.alive():
+            self.sidecar.term()
+        self.sidecar.configure({k.replace("__", "."): v for k, v in options.items()})
+        self.sidecar.start()
+        self.sidecar.wait_ready(timeout=600)
+        self.sidecar.wait_published(timeout=600)
+
+    def close(self):
+        if self.sidecar:
+            self.sidecar.close()
+
+
+def say(text):
+    print(f"-- {text}", flush=True)
+
+
+def in_turn(n, *steps):
+    """The steps in order, in odd rounds in reverse; their results in order."""
+    order = list(enumerate(steps))
+    if n % 2:
+        order.reverse()
+    results = dict((i, step()) for i, step in order)
+    return [results[i] for i in range(len(steps))]
+
+
+# ---------------------------------------------------------------- 1. first fill
+
+def _fill_once(bench, n):
+    with bench.new_sidecar(f"fill{n}") as sidecar:
+        waiting = bench.programs.start("bench_await", "ready", sidecar.state_dir)
+        begin = time.monotonic()
+        sidecar.start()
+        with Peak(sidecar.process.pid) as peak:
+            at_ns = json.loads(bench.programs.finish(waiting))["at_ns"]
+        cpu = cpu_s(sidecar.process.pid)
+        file_bytes = sidecar.stat()["file_bytes"]
+        return {"seconds": at_ns / 1e9 - begin, "cpu_s": cpu, "peak": peak.mib,
+                "file_mib": file_bytes / 2**20}
+
+
+def fill(bench):
+    say(f"first fill: {bench.size.keys:,} keys, {bench.size.rounds} rounds after one for warmth")
+    keys = bench.size.keys
+    pairs = []
+    for n in range(-1, bench.size.rounds):
+        ours, bare = in_turn(n, lambda n=n: _fill_once(bench, n), lambda: bench.read(bench.topic))
+        assert bare["records"] == keys, bare
+        if n >= 0:
+            pairs.append((ours, bare))
+    add = bench.table.add
+    add("first fill", "start of the process to ready", "records/s",
+        [keys / o["seconds"] for o, _ in pairs], "bare consumer",
+        [keys / b["seconds"] for _, b in pairs], "0.2")
+    add("first fill", "processor time", "us/record", [o["cpu_s"] * 1e6 / keys for o, _ in pairs],
+        "bare consumer", [b["cpu_s"] * 1e6 / keys for _, b in pairs])
+    add("first fill", "largest anonymous memory", "MiB", [o["peak"] for o, _ in pairs])
+    add("first fill", "data file", "MiB", [o["file_mib"] for o, _ in pairs])
+
+
+# ---------------------------------------------------------------- 2. changes
+
+def _publish_stopped(bench, ends):
+    """Lets a stopped sidecar go; the time until everything is applied, published, committed."""
+    sidecar = bench.sidecar
+    pid = sidecar.process.pid
+    waiting = bench.programs.start("bench_await", "committed", bench.kafka.bootstrap, sidecar.group,
+                                   bench.topic, *bench.range(bench.topic, None, ends))
+    time.sleep(0.3)
+    cpu = cpu_s(pid)
+    begin = time.monotonic()
+    sidecar.cont()
+    with Peak(pid) as peak:
+        at_ns = json.loads(bench.programs.finish(waiting))["at_ns"]
+    return {"seconds": at_ns / 1e9 - begin, "cpu_s": cpu_s(pid) - cpu, "peak": peak.mib}
+
+
+def _loop(bench, name, span, note_bytes):
+    return bench.run("bench_loop", bench.kafka.bootstrap, bench.topic, "bench.loop", name,
+                     note_bytes, *span)
+
+
+def _changes_round(bench, n, note_bytes, contenders_first):
+    """One range of changes: through the sidecar, the bare consumer, the loop."""
+    sidecar = bench.sidecar
+    since = bench.kafka.end_offsets(bench.topic)
+    notes_since = bench.kafka.end_offsets(bench.notifications)
+    sidecar.stop()
+    bench.load(bench.size.changes, 1000 + n)
+    ends = bench.kafka.end_offsets(bench.topic)
+    span = bench.range(bench.topic, since, ends)
+
+    def contenders():
+        bare = bench.run("bench_read", bench.kafka.bootstrap, bench.topic, 0, *span)
+        return bare, _loop(bench, f"loop{n}", span, note_bytes) if note_bytes else None
+
+    begin = time.monotonic()
+    if contenders_first:
+        bare, loop = contenders()
+        ours = _publish_stopped(bench, ends)
+    else:
+        ours = _publish_stopped(bench, ends)
+        bare, loop = contenders()
+    notes = bench.read(bench.notifications, notes_since)
+    if notes["records"] != bench.size.changes:
+        raise AssertionError(f"{notes['records']} notifications of {bench.size.changes} changes")
+    return {"ours": ours, "bare": bare, "loop": loop,
+            "note_bytes": notes["value_bytes"] // notes["records"],
+            "contenders_s": time.monotonic() - begin - ours["seconds"]}
+
+
+def changes(bench):
+    n_changes = bench.size.changes
+    say(f"changes: {n_changes:,} updates of {bench.size.keys:,} keys, {bench.size.rounds} rounds "
+        "after one for warmth")
+    bench.main_sidecar()
+    bench.new_topic("bench.loop")
+    rounds = []
+    note_bytes = 0
+    for n in range(-2, bench.size.rounds):  # the first tells the size of a notification
+        first = n % 2 == 1 and rounds and rounds[-1]["contenders_s"] < STOPPED_MAX_S
+        rounds.append(_changes_round(bench, n, note_bytes, first))
+        note_bytes = rounds[-1]["note_bytes"]
+    rounds = rounds[2:]
+
+    def rates(who):
+        return [n_changes / r[who]["seconds"] for r in rounds]
+
+    def cpus(who):
+        return [r[who]["cpu_s"] * 1e6 / n_changes for r in rounds]
+
+    add = bench.table.add
+    bench.table.facts["bytes of a notification's value"] = note_bytes
+    add("changes", "applied and notified exactly once", "changes/s", rates("ours"),
+        "bare consumer", rates("bare"))
+    add("changes", "the same", "changes/s", rates("ours"), "stateless transaction loop",
+        rates("loop"), "0.8")
+    add("changes", "processor time", "us/change", cpus("ours"), "stateless transaction loop",
+        cpus("loop"))
+    add("changes", "largest anonymous memory", "MiB", [r["ours"]["peak"] for r in rounds])
+
+
+# ---------------------------------------------------------------- 3. get
+
+_WAYS = (("get", "sstate_get: a copy, checked", "bare", "1.2"),
+         ("get_value", "sstate_get_value: only the value", "bare", "1.2"),
+         ("wait_get", "sstate_wait (read your writes), sstate_get", "bare_positions", ""),
+         ("get_positions", "a snapshot's record and positions", "bare_positions", ""))
+_CONTENDERS = {"bare": "begin, mdb_get, abort",
+               "bare_positions": f"the same and {PARTITIONS} rows of positions"}
+PROCESSES = 8
+
+
+def get(bench):
+    say(f"get: {bench.size.keys:,} keys at random")
+    state_dir = bench.main_sidecar().state_dir
+    ns = bench.run("bench_get", "one", state_dir, bench.size.keys, bench.size.get_rounds,
+                   bench.size.gets)
+    for way, text, against, goal in _WAYS:
+        bench.table.add("get, one process", text, "ns", ns[way], _CONTENDERS[against], ns[against],
+                        goal)
+    results = {"get": [], "bare": []}
+    for n in range(bench.size.rounds):
+        for way in ("get", "bare") if n % 2 else ("bare", "get"):
+            results[way].append(bench.run("bench_get", "many", state_dir, bench.size.keys,
+                                          PROCESSES, 2, way))
+    group = f"get, {PROCESSES} processes"
+    bench.table.add(group, "sstate_get, all together", "gets/s",
+                    [r["gets"] / r["seconds"] for r in results["get"]], _CONTENDERS["bare"],
+                    [r["gets"] / r["seconds"] for r in results["bare"]])
+    file_mib = bench.sidecar.stat()["file_bytes"] / 2**20
+    pss = [r["pss_kb"] / 1024 for r in results["get"]]
+    bench.table.add(group, "memory (PSS), all together", "MiB", pss, "size of the data file",
+                    [file_mib] * len(pss))
+    bench.table.add(group, "of it anonymous, each", "MiB",
+                    [r["pss_anon_kb"] / 1024 / PROCESSES for r in results["get"]])
+
+
+# ---------------------------------------------------------------- 4. latency
+
+def _latency_process(bench, mode, rate, seconds, phase_ms=0):
+    out = tempfile.TemporaryFile("w+", encoding="ascii")
+    to = bench.notifications if mode == "sidecar" else "bench.bare"
+    process = bench.programs.start("bench_latency", mode, bench.kafka.bootstrap, bench.topic, to,
+                                   bench.size.keys, rate, seconds, phase_ms, stdout=out)
+    return process, out
+
+
+def _latency_result(process, out, warm_s):
+    """Milliseconds, those due in the first `warm_s` dropped."""
+    if process.wait():
+        raise RuntimeError(f"{process.args} ended with {process.returncode}")
+    out.seek(0)
+    pairs = [tuple(map(int, line.split())) for line in out]
+    out.close()
+    first = min(due for due, _ in pairs)
+    return [(received - due) / 1e6 for due, received in pairs if due >= first + warm_s * 1e9]
+
+
+def _percentiles(bench, rate, ours, bare, goal=""):
+    """ours, bare: a list of milliseconds for every round."""
+    for p in (50, 99):
+        bench.table.add(f"latency at {rate}/s", f"source record to notification, p{p}", "ms",
+                        [percentile(o, p) for o in ours],
+                        "bare transaction of one message" if rate == 1
+                        else "bare transactions of what is due",
+                        [percentile(b, p) for b in bare], goal if p == 99 else "")
+
+
+def latency(bench):
+    bench.main_sidecar()
+    bench.new_topic("bench.bare")
+    seconds = bench.size.latency_idle_s
+    say(f"latency at 1/s, {seconds} s, both at once and half a second apart")
+    both = [_latency_process(bench, "sidecar", 1, seconds + 2, 0),
+            _latency_process(bench, "bare", 1, seconds + 2, 500)]
+    ours, bare = (_latency_result(*each, warm_s=2) for each in both)
+    bench.table.facts["latencies at 1/s"] = len(ours)
+    _percentiles(bench, 1, [ours], [bare], "3")
+    for rate in 100, 1000:
+        say(f"latency at {rate}/s, {bench.size.rounds} rounds of {bench.size.latency_s} s each")
+        results = {"sidecar": [], "bare": []}
+        for n in range(bench.size.rounds):
+            for mode in ("sidecar", "bare") if n % 2 else ("bare", "sidecar"):
+                process = _latency_process(bench, mode, rate, bench.size.latency_s + 2)
+                results[mode].append(_latency_result(*process, warm_s=2))
+        _percentiles(bench, rate, results["sidecar"], results["bare"])
+
+
+# ---------------------------------------------------------------- 5. restart
+
+def _await_line(path, after_ns, timeout=60):
+    """The receipt of the first notification of a record that was due after `after_ns`."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        with open(path, encoding="ascii") as f:
+            times = [int(received) for due, received in
+                     (line.split() for line in f if line.endswith("\n"))
+                     if int(due) > after_ns]
+        if times:
+            return min(times)
+        time.sleep(0.05)
+    raise TimeoutError("no notification after the restart")
+
+
+def _kill_once(bench, path):
+    """Seconds from the kill to (the next commit of the snapshot, the next notification)."""
+    sidecar = bench.sidecar
+    killed_ns = time.monotonic_ns()
+    sidecar.kill9()
+    waiting = bench.programs.start("bench_await", "commit", sidecar.state_dir)
+    time.sleep(0.05)  # it has looked
+    sidecar.start()
+    commit_ns = json.loads(bench.programs.finish(waiting))["at_ns"]
+    note_ns = _await_line(path, killed_ns)
+    return (commit_ns - killed_ns) / 1e9, (note_ns - killed_ns) / 1e9
+
+
+def _kills(bench, session_ms):
+    with tempfile.TemporaryDirectory(prefix="sidenote-bench.") as directory:
+        path = os.path.join(directory, "latency")
+        with open(path, "w", encoding="ascii") as out:
+            writing = bench.programs.start(
+                "bench_latency", "sidecar", bench.kafka.bootstrap, bench.topic,
+                bench.notifications, bench.size.keys, 100, 3600, 0, stdout=out)
+        reading = bench.programs.start("bench_await", "gets", bench.sidecar.state_dir,
+                                       bench.size.keys, 3600)
+        results = []
+        rng = random.Random(session_ms)
+        try:
+            for n in range(bench.size.kills):
+                time.sleep(rng.uniform(2, 3))
+                results.append(_kill_once(bench, path))
+        finally:
+            writing.kill()
+            writing.wait()
+            reading.terminate()
+        return results, json.loads(bench.programs.finish(reading))
+
+
+def restart(bench):
+    bench.main_sidecar()
+    for session_ms, options in (
+            (6000, {}),
+            (1000, {"consumer.session.timeout.ms": "1000",
+                    "consumer.heartbeat.interval.ms": "200"})):
+        group = f"kill -9 and restart, session {session_ms / 1000:g} s"
+        say(f"{group}: {bench.size.kills} kills under 100 changes/s")
+        bench.restart_sidecar(**{k.replace(".", "__"): v for k, v in options.items()})
+        results, gets = _kills(bench, session_ms)
+        for p in (50, 90):
+            bench.table.add(group, f"kill to the next notification, p{p}", "s",
+                            [percentile([note for _, note in results], p)])
+        bench.table.add(group, "kill to the next commit of the snapshot, p50", "s",
+                        [percentile([commit for commit, _ in results], 50)])
+        bench.table.add(group, f"look-ups that failed meanwhile, of {gets['gets']:,}", "",
+                        [gets["failed"]])
+    bench.restart_sidecar(**{k.replace(".", "__"): v for k, v in DEFAULTS.items()})
+
+
+# ---------------------------------------------------------------- 6. idle
+
+def idle(bench, when="after changes"):
+    pid = bench.main_sidecar().process.pid
+    say(f"idle for {bench.size.idle_s} s, {when}")
+    time.sleep(3)
+    memory = rss_anon_mib(pid)
+    cpu, switched = idle_figures(pid, bench.size.idle_s)
+    process = bench.programs.start("bench_read", bench.kafka.bootstrap, bench.topic, 3600,
+                                   *bench.range(bench.topic))
+    with contextlib.ExitStack() as stack:
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        time.sleep(3)
+        bare_cpu, bare_switched = idle_figures(process.pid, bench.size.idle_s)
+    group = f"idle, {when}"
+    bench.table.add(group, "processor time", "% of a core", [cpu], "idle bare consumer",
+                    [bare_cpu])
+    bench.table.add(group, "context switches", "1/s", [switched], "idle bare consumer",
+                    [bare_switched])
+    bench.table.add(group, "anonymous memory", "MiB", [memory])
