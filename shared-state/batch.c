@@ -135,7 +135,7 @@ static int write_failed(struct state *st, int rc)
  * reader that was stopped for longer than a lease may follow what was a page
  * once to some bytes behind the last one, where there must be something to read.
  */
-static void lengthen_file(const struct state *st)
+void state_lengthen_file(const struct state *st)
 {
 	MDB_envinfo info;
 	struct stat s;
@@ -169,7 +169,7 @@ int state_commit(struct state_txn *t)
 	if (rc)
 		return write_failed(st, rc);
 
-	lengthen_file(st);
+	state_lengthen_file(st);
 	st->greeted = true;
 	if (!st->filling)
 		atomic_raise(&st->durable, txnid - 1);

@@ -497,6 +497,7 @@ static int make_current(struct state *st)
 	if (rc)
 		return rc;
 	atomic_raise(&st->durable, last);
+	state_lengthen_file(st); /* whoever made the last commit */
 	/* the first lease, before the first reader can come */
 	rc = lease_begin(&st->lease, st->env, st->lease_ms);
 	if (!rc)

@@ -53,6 +53,9 @@ struct state_view {
 /** Whether the boot that caught_boot_ms values belong to is the running one. */
 bool state_same_boot_in(struct state *st, MDB_txn *t);
 
+/** After a commit: see batch.c. */
+void state_lengthen_file(const struct state *st);
+
 /** Raise *a to `n` if it is lower. */
 static inline void atomic_raise(_Atomic uint64_t *a, uint64_t n)
 {

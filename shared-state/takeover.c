@@ -67,6 +67,21 @@ static int copy_all(struct state *to, struct state *from, struct copy *c)
 	return code_from_mdb(rc);
 }
 
+/* Readers go by what is stored, and `to` rotates by its own: a larger one would be a lie. */
+static int store_lease(struct state *to)
+{
+	MDB_txn *t;
+	int rc = code_from_mdb(mdb_txn_begin(to->env, NULL, 0, &t));
+	if (rc)
+		return rc;
+	rc = meta_set_int(t, to->meta, META_LEASE_MS, to->lease_ms);
+	if (rc) {
+		mdb_txn_abort(t);
+		return rc;
+	}
+	return code_from_mdb(mdb_txn_commit(t));
+}
+
 int state_take_over(struct state *to, struct state *from)
 {
 	struct copy journal = { .from_dbi = from->journal,
@@ -76,6 +91,8 @@ int state_take_over(struct state *to, struct state *from)
 	int rc = copy_all(to, from, &journal);
 	if (!rc)
 		rc = copy_all(to, from, &meta);
+	if (!rc)
+		rc = store_lease(to);
 	if (!rc)
 		memcpy(to->uuid, from->uuid, sizeof(to->uuid));
 	return rc;

@@ -644,6 +644,39 @@ static void test_a_reader_moves_to_a_new_generation_by_itself(void **state)
 	writer_close(&w);
 }
 
+static void test_a_generation_that_takes_over_promises_its_own_lease_not_the_old_one(void **state)
+{
+	struct writer w;
+	struct state *new;
+	struct sstate_stat st;
+	char uuid[64];
+	struct state_options o = { 1 };
+	writer_open(&w, *state, 60000);
+	begin(&w);
+	put(&w, "k", "old");
+	set_applied(&w, 2, 17);
+	commit(&w);
+	assert_int_equal(state_create(&new, w.d, &who, &o, err, sizeof(err)), 0);
+	struct writer n = { .st = new };
+	put_now(&n, "k", "new");
+	assert_int_equal(state_take_over(new, w.st), 0);
+	assert_int_equal(state_make_current(new, err, sizeof(err)), 0);
+	assert_int_equal(state_lease_ms(new), 1);
+
+	struct sstate *s = reader(*state);
+	struct sstate_partition p;
+	assert_int_equal(sstate_stat(s, &st), 0);
+	assert_int_equal(st.lease_ms, 1);
+	assert_string_equal(get(s, "k"), "new");
+	assert_int_equal(sstate_partition(s, 2, &p), 0);
+	assert_int_equal(p.applied, 17);
+	assert_int_equal(sstate_text(s, "uuid", uuid, sizeof(uuid)), 0);
+	assert_string_equal(uuid, state_uuid(w.st));
+	sstate_close(s);
+	state_close(new);
+	writer_close(&w);
+}
+
 static void test_a_state_that_vanishes_stays_readable_for_those_who_have_it_open(void **state)
 {
 	struct writer w;
@@ -1124,6 +1157,8 @@ int main(void)
 		test_with_dir(
 			test_a_snapshot_that_outlives_the_lease_says_so_once_the_writer_has_gone_on),
 		test_with_dir(test_a_reader_moves_to_a_new_generation_by_itself),
+		test_with_dir(
+			test_a_generation_that_takes_over_promises_its_own_lease_not_the_old_one),
 		test_with_dir(test_a_state_that_vanishes_stays_readable_for_those_who_have_it_open),
 		cmocka_unit_test(test_tokens_are_read_and_written),
 		test_with_dir(test_the_token_of_a_state_is_what_it_has_applied),
