@@ -22,7 +22,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -368,6 +370,17 @@ static void check_snapshot(struct check *k)
 		    k->c.state_dir);
 }
 
+/* The socket beside the snapshot, through which `rebuild` asks. */
+static void check_path(struct check *k)
+{
+	size_t most = sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof("/control");
+
+	if (strlen(k->c.state_dir) > most)
+		say(k, FAULT, "SN-CONTROL",
+		    "%s is longer than the %zu bytes that leave room for the control socket",
+		    k->c.state_dir, most);
+}
+
 static void check_state(struct check *k)
 {
 	char *copy = strdup(k->c.state_dir);
@@ -381,6 +394,7 @@ static void check_state(struct check *k)
 	} else {
 		usable = there ? check_existing(k, dir, &st) : check_parent(k, dir, parent);
 	}
+	check_path(k);
 	if (usable) {
 		check_file_system(k, there ? dir : parent);
 		check_space(k, there ? dir : parent);

@@ -94,6 +94,10 @@ class Offline(CheckTest):
         out = self.check(expect=2, state_dir=os.path.join(self.dir, "a", "b"))
         self.assertRegex(out, r"SN-STATE-IO: .*mkdir -p")
 
+    def test_a_path_too_long_for_the_control_socket_is_a_fault(self):
+        path = os.path.join(self.dir, "a" * 100)
+        self.assertIn("SN-CONTROL", self.check(expect=2, state_dir=path))
+
     def test_a_file_is_no_directory(self):
         path = os.path.join(self.dir, "file")
         with open(path, "w", encoding="ascii"):
