@@ -92,6 +92,7 @@ static const char *const fitness_texts[] = {
 	[UNFIT_JOURNAL] = "the journal begins after the published position: refilling",
 	[UNFIT_NOT_WHOLE] = "may have missed versions while another sidecar may not have",
 	[UNFIT_LOST] = "the committed offsets are gone",
+	[UNFIT_BACK] = "the committed offsets went back",
 	[UNFIT_UNKNOWN] = "the committed offsets are not known yet",
 };
 
@@ -106,6 +107,8 @@ static enum fitness fitness_of(const struct standing *s, const char *self, bool 
 {
 	if (s->published.offset < 0 && s->was_published)
 		return UNFIT_LOST;
+	if (s->published.offset >= 0 && s->published.offset < s->seen)
+		return UNFIT_BACK;
 	if (s->published.offset >= 0 && position_compare(s->published, s->base) < 0)
 		return UNFIT_JOURNAL;
 	if (s->due)
@@ -127,7 +130,7 @@ static int weight(enum fitness f)
 	static const int order[] = {
 		[FIT] = 0,           [FIT_AS_GAP] = 1,  [UNFIT_NOT_WHOLE] = 2, [UNFIT_APPLIED] = 3,
 		[UNFIT_BEHIND] = 4,  [UNFIT_ROUND] = 5, [UNFIT_FILLING] = 6,   [UNFIT_UNKNOWN] = 7,
-		[UNFIT_JOURNAL] = 8, [UNFIT_LOST] = 9
+		[UNFIT_JOURNAL] = 8, [UNFIT_LOST] = 9,  [UNFIT_BACK] = 10
 	};
 	return order[f];
 }

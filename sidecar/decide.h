@@ -67,6 +67,7 @@ enum fitness {
 	UNFIT_JOURNAL,   /* published is behind the journal: needs a refill with b = P */
 	UNFIT_NOT_WHOLE, /* somebody else who read everything may still be there */
 	UNFIT_LOST,      /* there was a committed offset and now there is none: stop */
+	UNFIT_BACK,      /* the committed offset is lower than this state has seen it: stop */
 	UNFIT_UNKNOWN,   /* committed offsets could not be read yet */
 };
 
@@ -75,7 +76,8 @@ struct standing {
 	struct position published; /* committed; offset -1: none */
 	char by[40];
 	int64_t gap_until;  /* from the metadata; -1: none */
-	bool was_published; /* meta says that there was a committed offset once */
+	bool was_published; /* meta says that there was a committed offset once ... */
+	int64_t seen;       /* ... and this was the last */
 	struct position base;
 	int64_t start, applied, whole;
 	bool caught_up, due;

@@ -13,7 +13,8 @@ enum {
 	TAKE_MS = 100,
 	PROGRESS_MS = 5000,
 	BATCH_RECORDS = 500000,
-	RECORD_OVERHEAD = 400, /* what librdkafka and the batch keep for a record beside its bytes */
+	RECORD_OVERHEAD =
+		400, /* what librdkafka and the batch keep for a record beside its bytes */
 };
 
 struct fill {
@@ -221,8 +222,9 @@ int fill_run(const struct config *c, struct state *st, int n, const struct posit
 	     struct state_partition *rows, const atomic_bool *stop, const char **id, char *err,
 	     size_t err_len)
 {
-	struct fill f = { .c = c, .st = st, .n = n, .rows = rows, .id = id, .err = err,
-			  .err_len = err_len };
+	struct fill f = {
+		.c = c, .st = st, .n = n, .rows = rows, .id = id, .err = err, .err_len = err_len
+	};
 	int64_t *from = calloc((size_t)n, sizeof(*from));
 	int rc = FILL_FAILED;
 

@@ -107,18 +107,9 @@ static void compare_committed(struct owner *o, const struct standing *before, in
 	if (before->published.offset < 0 || strcmp(before->by, state_uuid(o->p->state)))
 		return;
 	if (c->offset < 0)
-		pipeline_end(o->p, OUTCOME_BROKEN, "SN-OFFSETS-LOST",
-			     "group sidenote.%s: the committed offset of %s [%d] is gone while "
-			     "leading: the topic or the group was deleted; nothing more is "
-			     "published",
-			     o->p->config->name, o->p->config->source_topic, p);
+		pipeline_offsets_lost(o->p, p);
 	else if (position_compare((struct position){ c->offset, m.n }, before->published) < 0)
-		pipeline_end(o->p, OUTCOME_BROKEN, "SN-OFFSETS-BACK",
-			     "group sidenote.%s: the committed offset of %s [%d] went back from "
-			     "%" PRId64 " to %" PRId64 " while leading: group reset; nothing more "
-			     "is published",
-			     o->p->config->name, o->p->config->source_topic, p,
-			     before->published.offset, c->offset);
+		pipeline_offsets_back(o->p, p, before->published.offset, c->offset);
 }
 
 static void take_committed(struct owner *o)
@@ -219,12 +210,10 @@ static void act_on(struct owner *o, enum fitness f, int where)
 	}
 	o->fitness = f;
 	if (f == UNFIT_LOST)
-		pipeline_end(o->p, OUTCOME_BROKEN, "SN-OFFSETS-LOST",
-			     "group sidenote.%s has no committed offset for %s [%d] any more, and "
-			     "had one: topic recreated, group expired or reset; to start as new, "
-			     "remove the state directory; to go on, set the group's offsets with "
-			     "kafka-consumer-groups.sh --reset-offsets",
-			     o->p->config->name, o->p->config->source_topic, where);
+		pipeline_offsets_lost(o->p, where);
+	if (f == UNFIT_BACK)
+		pipeline_offsets_back(o->p, where, o->standings[where].seen,
+				      o->standings[where].published.offset);
 	if (f == UNFIT_JOURNAL)
 		pipeline_end(o->p, OUTCOME_REFILL, NULL,
 			     "partition %d: the journal begins after the published position: "
@@ -255,7 +244,7 @@ static void consider(struct owner *o)
 	}
 	enum fitness f = look(o, &where);
 	/* what a peek saw may be older than what was trimmed by: nothing is given up for that */
-	o->want_stable = (f == UNFIT_JOURNAL || f == UNFIT_LOST) && !o->stable;
+	o->want_stable = (f == UNFIT_JOURNAL || f == UNFIT_LOST || f == UNFIT_BACK) && !o->stable;
 	if (!o->want_stable)
 		act_on(o, f, where);
 	if (o->publisher && publish_call_ms(o->publisher) > CALL_BUDGET_MS) {

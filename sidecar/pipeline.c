@@ -2,6 +2,7 @@
 #include "log.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +61,26 @@ void pipeline_end(struct pipeline *p, enum outcome o, const char *id, const char
 	pipeline_wake(p);
 }
 
+void pipeline_offsets_lost(struct pipeline *p, int part)
+{
+	pipeline_end(p, OUTCOME_BROKEN, "SN-OFFSETS-LOST",
+		     "group sidenote.%s has no committed offset for %s [%d] any more, and had one: "
+		     "topic recreated, group expired or reset; to start as new, remove the state "
+		     "directory; to go on, set the group's offsets with kafka-consumer-groups.sh "
+		     "--reset-offsets",
+		     p->config->name, p->config->source_topic, part);
+}
+
+void pipeline_offsets_back(struct pipeline *p, int part, int64_t from, int64_t to)
+{
+	pipeline_end(p, OUTCOME_BROKEN, "SN-OFFSETS-BACK",
+		     "group sidenote.%s: the committed offset of %s [%d] went back from %" PRId64
+		     " to %" PRId64 "; to go on, set it to the former with "
+		     "kafka-consumer-groups.sh --reset-offsets; to publish anew what follows the "
+		     "latter, remove the state directory",
+		     p->config->name, p->config->source_topic, part, from, to);
+}
+
 void pipeline_standings(struct pipeline *p, struct standing *out)
 {
 	pthread_mutex_lock(&p->lock);
@@ -80,6 +101,7 @@ void pipeline_applied(struct pipeline *p, const struct state_partition *rows, co
 		s->whole = rows[i].whole;
 		s->base = (struct position){ rows[i].base, rows[i].base_n };
 		s->was_published = rows[i].published >= 0;
+		s->seen = rows[i].published;
 		s->due = rows[i].due >= 0;
 		s->caught_up = caught_up[i];
 		s->waits = waits;

@@ -69,6 +69,9 @@ void pipeline_free(struct pipeline *p);
 /** End the pipeline with one logged line that has an id (NULL: nothing to say). */
 void pipeline_end(struct pipeline *p, enum outcome o, const char *id, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+/** Two ends that several stages can come upon: an operator's doing, or the broker's. */
+void pipeline_offsets_lost(struct pipeline *p, int part);
+void pipeline_offsets_back(struct pipeline *p, int part, int64_t from, int64_t to);
 static inline bool pipeline_stopping(struct pipeline *p)
 {
 	return atomic_load(&p->outcome) != RUNNING;

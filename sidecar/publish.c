@@ -552,11 +552,7 @@ static enum verdict check_committed(struct publisher *pub, const struct standing
 {
 	if (pub->committed[p].offset < 0 || position_compare(s->published, pub->committed[p]) >= 0)
 		return PUB_OK;
-	pipeline_end(pub->p, OUTCOME_BROKEN, "SN-OFFSETS-BACK",
-		     "group sidenote.%s: the committed offset of %s [%d] went back from %" PRId64
-		     " to %" PRId64 ": group reset or topic recreated; nothing more is published",
-		     pub->p->config->name, pub->p->config->source_topic, p,
-		     pub->committed[p].offset, s->published.offset);
+	pipeline_offsets_back(pub->p, p, pub->committed[p].offset, s->published.offset);
 	return PUB_STOPPED;
 }
 

@@ -51,6 +51,7 @@ struct run {
 	bool refill; /* the state must be filled anew, with b = P */
 	int n;
 	struct position *published; /* [n]: committed at the start; offset -1: none */
+	bool *by_hand;              /* [n]: not by a sidecar */
 	struct state_partition *rows;
 	int code;   /* exit code, once `ended` */
 	bool ended; /* setting up has failed or was stopped */
@@ -216,9 +217,10 @@ static bool ask_committed(struct run *r)
 	int rc = c ? 0 : -1;
 
 	r->published = calloc((size_t)r->n, sizeof(*r->published));
+	r->by_hand = calloc((size_t)r->n, sizeof(*r->by_hand));
 	for (int p = 0; p < r->n && r->published; p++)
 		r->published[p].offset = -1;
-	if (rc || !r->published)
+	if (rc || !r->published || !r->by_hand)
 		return end(r, EXIT_NOT_READY, "SN-MEMORY", "out of memory");
 	if (r->c->notifications_topic[0] && !r->o->offsets_forgotten)
 		while ((rc = kafka_committed(r->peek, r->c->source_topic, r->n, ANSWER_MS, c, err,
@@ -232,6 +234,7 @@ static bool ask_committed(struct run *r)
 		struct metadata m;
 		metadata_parse(&m, c[p].metadata);
 		r->published[p] = (struct position){ c[p].offset, m.n };
+		r->by_hand[p] = !m.by[0];
 	}
 	free(c);
 	return rc == 0;
@@ -323,6 +326,21 @@ static bool read_rows(struct run *r)
 			 r->c->source_topic);
 	}
 	return !r->ended;
+}
+
+/* Forward: as whoever did it wants it.  Back or beyond the end: see owner.c and watch_ends(). */
+static void say_moved(struct run *r)
+{
+	for (int p = 0; p < r->n; p++)
+		if (r->by_hand[p] && r->rows[p].published >= 0 &&
+		    r->published[p].offset > r->rows[p].published)
+			log_warn(
+				"SN-OFFSETS-MOVED",
+				"group sidenote.%s: somebody moved the committed offset of %s [%d] "
+				"from %" PRId64 " to %" PRId64
+				": what is in between is not published",
+				r->c->name, r->c->source_topic, p, r->rows[p].published,
+				r->published[p].offset);
 }
 
 static bool same_topic(struct run *r, int p)
@@ -439,7 +457,10 @@ static bool prepare_state(struct run *r)
 		return false;
 	if (r->refill)
 		return fill(r);
-	return read_rows(r) && check_identity(r);
+	if (!read_rows(r) || !check_identity(r))
+		return false;
+	say_moved(r);
+	return true;
 }
 
 /* ---- running ---- */
@@ -480,7 +501,15 @@ static void watch_ends(struct run *r, struct tail *t)
 		if (kafka_watermarks(r->query, r->c->source_topic, p, ANSWER_MS / 2, &low, &high,
 				     err, sizeof(err)))
 			break;
-		if (high >= s[p].applied)
+		if (s[p].published.offset > high)
+			pipeline_end(
+				&r->p, OUTCOME_BROKEN, "SN-OFFSETS-AHEAD",
+				"group sidenote.%s: the committed offset of %s [%d] is %" PRId64
+				", and the topic ends at %" PRId64
+				": moved by hand, or the topic is another one; to go on, set it "
+				"right with kafka-consumer-groups.sh --reset-offsets",
+				r->c->name, r->c->source_topic, p, s[p].published.offset, high);
+		else if (high >= s[p].applied)
 			tail_confirm(t, p, high, wall, boot);
 		else
 			log_warn("SN-LOG-END",
@@ -737,6 +766,7 @@ static bool run_once(const struct config *c, const struct run_options *o, struct
 	pipeline_free(&r.p);
 	state_close(r.state);
 	free(r.published);
+	free(r.by_hand);
 	free(r.rows);
 	kafka_free(r.query);
 	kafka_free(r.peek);

@@ -248,8 +248,11 @@ static int trim(struct tail *t, struct state_txn *txn, int p)
 	}
 	if (at.offset < 0)
 		return 0;
-	row->published = at.offset;
-	row->published_n = at.n;
+	/* a peek may be older, and what somebody set by hand may be nonsense: neither was seen */
+	if (at.offset >= row->published && at.offset <= row->applied) {
+		row->published = at.offset;
+		row->published_n = at.n;
+	}
 	/* never past what was applied: P may be ahead of a state that is catching up.  Entries at
 	 * exactly P stay: whose n they were counted by is not known here */
 	if (at.offset > row->applied)
@@ -702,10 +705,25 @@ int tail_start(struct tail **out, struct pipeline *p, const struct state_partiti
 	return 0;
 }
 
+/*
+ * The publisher has stopped: what it committed last is stored, so that offsets
+ * that somebody moves before the next start are noticed.
+ */
+static void store_published(struct tail *t)
+{
+	if (atomic_load(&t->p->outcome) != OUTCOME_DONE || !t->last_commit_ms)
+		return;
+	intake_clear(t->in);
+	memset(t->ev.eof, 0, (size_t)t->p->n * sizeof(*t->ev.eof));
+	pipeline_standings(t->p, t->standings);
+	try_commit(t);
+}
+
 void tail_join(struct tail *t)
 {
 	if (!t)
 		return;
 	pthread_join(t->thread, NULL);
+	store_published(t);
 	free_tail(t);
 }
