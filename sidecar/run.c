@@ -52,6 +52,7 @@ struct run {
 	int n;
 	struct position *published; /* [n]: committed at the start; offset -1: none */
 	bool *by_hand;              /* [n]: not by a sidecar */
+	bool away;                  /* the brokers do not answer, and it was said */
 	struct state_partition *rows;
 	int code;   /* exit code, once `ended` */
 	bool ended; /* setting up has failed or was stopped */
@@ -575,11 +576,22 @@ static void look_again(struct run *r)
 		check_identity(r);
 }
 
+/* Librdkafka tries again for ever, in silence. */
+static void say_away(struct run *r, bool away, const char *err)
+{
+	if (away && !r->away)
+		log_warn("SN-KAFKA-UNREACHABLE", "%s; readers go on, everything else waits", err);
+	else if (r->away && !away)
+		log_info(NULL, "the brokers answer again");
+	r->away = away;
+}
+
 static void watch_topic(struct run *r, struct tail *t)
 {
 	char err[300];
 	int n = kafka_partitions(r->query, r->c->source_topic, ANSWER_MS / 2, err, sizeof(err));
 
+	say_away(r, n < 0 && n != KAFKA_MISSING, err);
 	if (n == KAFKA_MISSING)
 		pipeline_end(&r->p, OUTCOME_BROKEN, "SN-SOURCE-MISSING", DELETED,
 			     r->c->source_topic, r->c->name);
