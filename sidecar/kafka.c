@@ -357,12 +357,22 @@ static int fail(rd_kafka_resp_err_t e, const char *what, const char *which, char
 	return code_of(e);
 }
 
+/* What went wrong comes to on_error() in a poll, and nothing else polls a client that only asks. */
+static void serve_errors(rd_kafka_t *rk)
+{
+	rd_kafka_message_t *m;
+
+	while ((m = rd_kafka_consumer_poll(rk, 0)))
+		rd_kafka_message_destroy(m);
+}
+
 int kafka_cluster_id(rd_kafka_t *rk, int timeout_ms, char *out, size_t len, char *err,
 		     size_t err_len)
 {
 	const struct rd_kafka_metadata *md;
 	rd_kafka_resp_err_t e = rd_kafka_metadata(rk, 0, NULL, &md, timeout_ms);
 
+	serve_errors(rk);
 	if (e)
 		return fail(e, "metadata of", "the cluster", err, err_len);
 	rd_kafka_metadata_destroy(md);
