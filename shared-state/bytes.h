@@ -7,6 +7,16 @@
 
 #include <stdint.h>
 
+/* For a buffer that is written at once, and whose clearing by a hardened build would be felt. */
+#if defined(__has_attribute)
+#if __has_attribute(uninitialized)
+#define NOT_CLEARED __attribute__((uninitialized))
+#endif
+#endif
+#ifndef NOT_CLEARED
+#define NOT_CLEARED
+#endif
+
 static inline void put_le32(uint8_t *p, uint32_t v)
 {
 	p[0] = (uint8_t)v;

@@ -255,54 +255,53 @@ static int search(const struct pages *f, const uint8_t *page, unsigned low, unsi
 
 /* ---- the way down ---- */
 
-static int child(const struct walk *w, const struct level *l, uint64_t *number)
+/*
+ * Look `key` up in page `number` alone.  In a leaf: the first node that is not
+ * below it, or behind the last.  In a branch: the node whose child may have it.
+ */
+static int look(struct pages *f, const struct commit *c, uint64_t number, struct span key,
+		struct level *l, bool *leaf)
 {
-	struct node n;
-	if (!node_at(w->f, l->page, l->i, &n))
+	const uint8_t *page = page_at(f, c, number);
+	if (!page)
 		return -EBADMSG;
-	*number = n.low | (uint64_t)n.flags << 32;
+	unsigned k = kind(page), n = count_nodes(f, page), i;
+	if ((k != BRANCH && k != LEAF) || !n)
+		return -EBADMSG;
+	*leaf = k == LEAF;
+	int rc = search(f, page, *leaf ? 0 : 1, n, key, &i);
+	if (rc)
+		return rc;
+	/* a child has its own key and higher: the one before, unless it is this key */
+	struct span there;
+	if (!*leaf && !(i < n && key_at(f, page, i, &there) && !compare(there, key)))
+		i--;
+	*l = (struct level){ .page = page, .i = i, .n = n };
 	return 0;
 }
 
-/* Put page `number` on the way; whether it is a leaf. */
-static int enter(struct walk *w, uint64_t number, bool *leaf)
+static int child(const struct pages *f, const struct level *l, uint64_t *number)
 {
-	const uint8_t *page = page_at(w->f, &w->c, number);
-	if (!page || w->depth == TREE_DEPTH_MAX)
+	struct node n;
+	if (!node_at(f, l->page, l->i, &n))
 		return -EBADMSG;
-	unsigned k = kind(page), n = count_nodes(w->f, page);
-	if ((k != BRANCH && k != LEAF) || !n)
-		return -EBADMSG;
-	w->at[w->depth++] = (struct level){ .page = page, .n = n };
-	*leaf = k == LEAF;
+	*number = n.low | (uint64_t)n.flags << 32;
 	return 0;
 }
 
 /* From page `number` down to the first entry that is not below `key`, or past a leaf's last. */
 static int descend(struct walk *w, uint64_t number, struct span key)
 {
-	for (;;) {
-		bool leaf;
-		unsigned i;
-		int rc = enter(w, number, &leaf);
-		if (rc)
+	for (bool leaf = false; w->depth < TREE_DEPTH_MAX;) {
+		struct level *l = &w->at[w->depth++];
+		int rc = look(w->f, &w->c, number, key, l, &leaf);
+		if (rc || leaf)
 			return rc;
-		struct level *l = &w->at[w->depth - 1];
-		rc = search(w->f, l->page, leaf ? 0 : 1, l->n, key, &i);
-		if (rc)
-			return rc;
-		if (leaf) {
-			l->i = i;
-			return 0;
-		}
-		/* a child has its own key and higher: the one before, unless it is this key */
-		struct node n;
-		bool here = i < l->n && node_at(w->f, l->page, i, &n) && !compare(n.key, key);
-		l->i = here ? i : i - 1;
-		rc = child(w, l, &number);
+		rc = child(w->f, l, &number);
 		if (rc)
 			return rc;
 	}
+	return -EBADMSG;
 }
 
 /* The last level stands behind its nodes: go on with the next leaf. */
@@ -314,7 +313,7 @@ static int next_leaf(struct walk *w)
 		struct level *l = &w->at[w->depth - 1];
 		if (++l->i >= l->n)
 			continue;
-		int rc = child(w, l, &number);
+		int rc = child(w->f, l, &number);
 		return rc ? rc : descend(w, number, lowest);
 	}
 	return -ENOENT;
@@ -384,14 +383,30 @@ int walk_entry(const struct walk *w, struct span *key, struct span *value)
 	return value_of(w->f, &w->c, &n, value);
 }
 
+/* The node of exactly this key, without keeping the way to it. */
 static int find_node(struct pages *f, const struct commit *c, const struct tree *t, struct span key,
 		     struct node *n)
 {
-	struct walk w;
-	int rc = walk_seek(&w, f, c, t, key);
-	if (!rc)
-		rc = node_here(&w, n);
-	return !rc && compare(n->key, key) != 0 ? -ENOENT : rc;
+	uint64_t number = t->root;
+	if (number == NO_PAGE)
+		return -ENOENT;
+	for (int depth = 0; depth < TREE_DEPTH_MAX; depth++) {
+		struct level l;
+		bool leaf;
+		int rc = look(f, c, number, key, &l, &leaf);
+		if (!rc && !leaf)
+			rc = child(f, &l, &number);
+		if (rc)
+			return rc;
+		if (!leaf)
+			continue;
+		if (l.i == l.n)
+			return -ENOENT;
+		if (!node_at(f, l.page, l.i, n))
+			return -EBADMSG;
+		return compare(n->key, key) ? -ENOENT : 0;
+	}
+	return -EBADMSG;
 }
 
 int tree_find(struct pages *f, const struct commit *c, const struct tree *t, struct span key,

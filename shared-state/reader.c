@@ -1,6 +1,7 @@
 /* reader.c - open, look up, snapshot.  reader.h tells why it is right without a lock. */
 #include "reader.h"
 
+#include "bytes.h"
 #include "codes.h"
 #include "generation.h"
 #include "meta.h"
@@ -392,7 +393,7 @@ int sstate_get(struct sstate *s, const void *key, size_t key_len, struct sstate_
 {
 	struct sstate_record found;
 	struct lookup l = { .buf = b, .record = &found };
-	uint8_t space[KEY_STORED_MAX];
+	uint8_t space[KEY_STORED_MAX] NOT_CLEARED;
 	int rc = prepare(&l, key, key_len, space);
 	if (!rc)
 		rc = reader_run(s, find_record, &l);
@@ -426,7 +427,7 @@ int sstate_get_value(struct sstate *s, const void *key, size_t key_len, void *va
 {
 	size_t found_len;
 	struct lookup l = { .value = value, .size = size, .len = &found_len };
-	uint8_t space[KEY_STORED_MAX];
+	uint8_t space[KEY_STORED_MAX] NOT_CLEARED;
 	int rc = prepare(&l, key, key_len, space);
 	if (!rc)
 		rc = reader_run(s, find_value, &l);
@@ -488,7 +489,7 @@ int sstate_snapshot_get(struct sstate_snapshot *n, const void *key, size_t key_l
 {
 	struct sstate_record found;
 	struct lookup l = { .buf = b, .record = &found };
-	uint8_t space[KEY_STORED_MAX];
+	uint8_t space[KEY_STORED_MAX] NOT_CLEARED;
 	int rc = prepare(&l, key, key_len, space);
 	if (!rc)
 		rc = snapshot_run(n, find_record, &l);

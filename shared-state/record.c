@@ -27,13 +27,13 @@ static uint64_t hash_pieces(const void *a, size_t a_len, const void *b, size_t b
 			    size_t c_len)
 {
 	if (a_len + b_len + c_len <= SHORT_BYTES) {
-		uint8_t all[SHORT_BYTES];
+		uint8_t all[SHORT_BYTES] NOT_CLEARED;
 		memcpy(all, a, a_len);
 		memcpy(all + a_len, b, b_len);
 		memcpy(all + a_len + b_len, c, c_len);
 		return XXH3_64bits(all, a_len + b_len + c_len);
 	}
-	XXH3_state_t s;
+	XXH3_state_t s NOT_CLEARED;
 	XXH3_64bits_reset(&s);
 	XXH3_64bits_update(&s, a, a_len);
 	XXH3_64bits_update(&s, b, b_len);
