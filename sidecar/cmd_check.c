@@ -568,12 +568,6 @@ static void check_notifications(struct check *k)
 		unreachable(k, err);
 	} else {
 		describe_topic(k, "notification topic", topic, &k->notifications);
-		if (!k->notifications.known)
-			say(k, WARNING, "SN-SETTINGS-UNKNOWN",
-			    "settings of notification topic %s cannot be read (rights, or the "
-			    "broker does not answer DescribeConfigs): assuming "
-			    "max.message.bytes=%" PRId64,
-			    topic, k->notifications.max_message_bytes);
 		say_findings(k, f,
 			     topic_notification_findings(&k->c, &k->source, &k->notifications, f));
 		check_reading(k, topic, WARNING);

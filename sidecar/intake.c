@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { WARM_MS = 1000 };
+
 struct intake {
 	const struct config *config;
 	struct kafka_counts counts;
@@ -47,6 +49,9 @@ int intake_open(struct intake **out, const struct config *c, bool fill, int n, c
 	in->n = n;
 	in->hooks.counts = &in->counts;
 	in->rk = kafka_new(c, fill ? KAFKA_FILL : KAFKA_TAIL, &in->hooks, err, err_len);
+	/* an assign before the leaders are known waits for a retry of half a second */
+	if (in->rk)
+		kafka_partitions(in->rk, c->source_topic, WARM_MS, err, err_len);
 	if (!in->rk || assign(in, from, err, err_len)) {
 		intake_close(in);
 		return INTAKE_REFUSED;

@@ -28,6 +28,7 @@ struct owner {
 	struct standing *standings;
 	struct kafka_committed *committed;
 	bool subscribed, known;
+	bool denied;              /* said so in the log */
 	bool want_stable, stable; /* how committed offsets are, and were, asked for */
 	enum fitness fitness;
 	int64_t looked_ms, asked_ms;
@@ -264,8 +265,13 @@ static void poll_group(struct owner *o)
 
 	if (!m)
 		return;
-	if (m->err && m->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
-		log_info(NULL, "group: %s", rd_kafka_message_errstr(m));
+	if (m->err == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED && !o->denied)
+		log_error("SN-GROUP-DENIED",
+			  "%s; grant READ on group sidenote.%s: until then nothing is published",
+			  rd_kafka_message_errstr(m), o->p->config->name);
+	else if (m->err && m->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
+		log_debug(NULL, "group: %s", rd_kafka_message_errstr(m));
+	o->denied = m->err == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
 	rd_kafka_message_destroy(m);
 }
 

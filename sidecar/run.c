@@ -20,7 +20,8 @@
 #include <unistd.h>
 
 enum {
-	ANSWER_MS = 5000, /* for one question to the broker */
+	ANSWER_MS = 5000,  /* for one question to the broker */
+	EMBEDDED_MS = 100, /* the same to an embedded broker, which answers at once or never */
 	RETRY_MS = 1000,
 	SAY_MS = 10000, /* between lines about the same trouble */
 	AUTH_GRACE_MS = 10000,
@@ -92,6 +93,11 @@ static bool retry(struct run *r, int64_t *said, const char *id, const char *what
 
 /* ---- questions to the broker ---- */
 
+static int answer_ms(const struct run *r)
+{
+	return r->o->offsets_forgotten ? EMBEDDED_MS : ANSWER_MS;
+}
+
 static bool reach_cluster(struct run *r)
 {
 	int64_t began = kafka_now_ms(), said = 0;
@@ -131,7 +137,7 @@ static bool ask_source(struct run *r)
 	int64_t said = 0;
 	int rc;
 
-	while ((rc = topic_settings(r->query, r->c->source_topic, ANSWER_MS, &r->source, err,
+	while ((rc = topic_settings(r->query, r->c->source_topic, answer_ms(r), &r->source, err,
 				    sizeof(err)))) {
 		snprintf(text, sizeof(text), "source topic: %s", err);
 		if (rc == KAFKA_MISSING) {
@@ -182,7 +188,7 @@ static bool ask_notifications(struct run *r)
 
 	if (!r->c->notifications_topic[0])
 		return true;
-	while ((rc = topic_settings(r->query, r->c->notifications_topic, ANSWER_MS,
+	while ((rc = topic_settings(r->query, r->c->notifications_topic, answer_ms(r),
 				    &r->notifications, err, sizeof(err)))) {
 		if (rc == KAFKA_MISSING && !created) {
 			if (!create_notifications(r))

@@ -100,6 +100,13 @@ int topic_notification_findings(const struct config *c, const struct topic_setti
 	const char *t = c->notifications_topic;
 	int n = 0;
 
+	if (!s->known)
+		SAY(add(out, &n, false, "SN-SETTINGS-UNKNOWN"),
+		    "settings of notification topic %s cannot be read (rights, or the broker does "
+		    "not "
+		    "answer DescribeConfigs): assuming "
+		    "cleanup.policy=delete and max.message.bytes=%" PRId64,
+		    t, s->max_message_bytes);
 	if (s->known && s->compact)
 		SAY(add(out, &n, true, "SN-NOTIFICATIONS-COMPACTED"),
 		    "notification topic %s is compacted: Kafka will remove notifications that "
