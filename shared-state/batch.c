@@ -2,7 +2,8 @@
  * batch.c - the write transaction: records, journal and positions of one batch.
  *
  * The first commit of a process also stores what has changed since the last
- * one: a larger lease, a cluster id that is known by now, and after a reboot
+ * one: a larger lease, a cluster id that is known by now, a uuid of its own if
+ * the file turned out to be a copy, and after a reboot
  * the new boot id, in the same transaction that voids the boot times of the old.
  */
 #include "state_private.h"
@@ -51,6 +52,10 @@ static int greet(struct state *st, MDB_txn *t)
 	int rc = meta_set_int(t, st->meta, META_LEASE_MS, st->lease_ms);
 	if (!rc && *st->cluster_id)
 		rc = meta_set_text(t, st->meta, META_CLUSTER_ID, st->cluster_id);
+	if (!rc && st->copied)
+		rc = meta_set_text(t, st->meta, META_UUID, st->uuid);
+	if (!rc)
+		rc = meta_set_int(t, st->meta, META_INODE, state_inode(st));
 	if (rc || state_same_boot_in(st, t))
 		return rc;
 	rc = forget_boot_times(st, t);

@@ -26,6 +26,7 @@
 #define META_LEASE_MS     "lease_ms"
 #define META_HEARTBEAT_MS "heartbeat_ms" /* wall clock of the last commit */
 #define META_BOOT_ID      "boot_id"      /* of the caught_boot_ms values */
+#define META_INODE        "inode"        /* of data.mdb: a copy of the file is another state */
 
 enum { STATE_FORMAT = 1, META_TEXT_MAX = 4096, META_KEY_BYTES = 32 };
 

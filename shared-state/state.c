@@ -229,6 +229,27 @@ static int check_format(struct state *st, MDB_txn *t, const char *path, char *er
 	return 0;
 }
 
+int64_t state_inode(const struct state *st)
+{
+	struct stat s;
+	int fd;
+	return mdb_env_get_fd(st->env, &fd) || fstat(fd, &s) ? 0 : (int64_t)s.st_ino;
+}
+
+/*
+ * A copied file, on another host perhaps, is another state: with the uuid of the
+ * original it would take what that one has published for its own doing, and its
+ * late and coalesced journal for an exact one.
+ */
+static int check_copy(struct state *st, MDB_txn *t)
+{
+	int64_t stored, inode = state_inode(st);
+	if (meta_get_int(t, st->meta, META_INODE, &stored) || !inode || stored == inode)
+		return 0;
+	st->copied = true; /* batch.c stores it with the first commit */
+	return make_uuid(st->uuid);
+}
+
 /* Format, identity, lease. */
 static int check_meta(struct state *st, MDB_txn *t, const struct state_identity *who,
 		      const char *path, char *err, size_t err_len)
@@ -249,7 +270,7 @@ static int check_meta(struct state *st, MDB_txn *t, const struct state_identity 
 				path);
 	if (lease_ms > st->lease_ms) /* readers may still go by it */
 		st->lease_ms = lease_ms;
-	return 0;
+	return check_copy(st, t);
 }
 
 static int load(struct state *st, const struct state_identity *who, const char *path, char *err,
@@ -416,6 +437,7 @@ static int write_first_meta(struct state *st, MDB_txn *t, const struct state_ide
 	int rc;
 	if ((rc = meta_set_int(t, st->meta, META_FORMAT, STATE_FORMAT)) ||
 	    (rc = meta_set_text(t, st->meta, META_UUID, st->uuid)) ||
+	    (rc = meta_set_int(t, st->meta, META_INODE, state_inode(st))) ||
 	    (rc = meta_set_text(t, st->meta, META_NAME, who->name)) ||
 	    (rc = meta_set_text(t, st->meta, META_TOPIC, who->topic)) ||
 	    (rc = meta_set_text(t, st->meta, META_CLUSTER_ID, who->cluster_id)) ||

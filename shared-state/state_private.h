@@ -22,6 +22,7 @@ struct state {
 	char uuid[UUID_TEXT_BYTES];
 	char boot_id[UUID_TEXT_BYTES]; /* of the running kernel */
 	char *cluster_id;              /* as configured; "" until known */
+	bool copied;                   /* the file is a copy: it gets a uuid of its own */
 	bool waits;                    /* opened: readers of a dead writer may be left */
 	bool filling;                  /* made by state_create() and not current yet */
 	bool appending;                /* filling, and every key so far came in order */
@@ -49,6 +50,9 @@ struct state_view {
 	MDB_cursor *journal; /* NULL until the journal is read */
 	int32_t partition;   /* that `journal` is in */
 };
+
+/** The inode of data.mdb; 0: unknown. */
+int64_t state_inode(const struct state *st);
 
 /** Whether the boot that caught_boot_ms values belong to is the running one. */
 bool state_same_boot_in(struct state *st, MDB_txn *t);

@@ -67,14 +67,20 @@ static int copy_all(struct state *to, struct state *from, struct copy *c)
 	return code_from_mdb(rc);
 }
 
-/* Readers go by what is stored, and `to` rotates by its own: a larger one would be a lie. */
-static int store_lease(struct state *to)
+/*
+ * What must not be inherited.  The lease: readers go by what is stored, and `to`
+ * rotates by its own, so a larger one would be a lie.  The inode: the file is no
+ * copy of the other one.
+ */
+static int store_own(struct state *to)
 {
 	MDB_txn *t;
 	int rc = code_from_mdb(mdb_txn_begin(to->env, NULL, 0, &t));
 	if (rc)
 		return rc;
 	rc = meta_set_int(t, to->meta, META_LEASE_MS, to->lease_ms);
+	if (!rc)
+		rc = meta_set_int(t, to->meta, META_INODE, state_inode(to));
 	if (rc) {
 		mdb_txn_abort(t);
 		return rc;
@@ -92,7 +98,7 @@ int state_take_over(struct state *to, struct state *from)
 	if (!rc)
 		rc = copy_all(to, from, &meta);
 	if (!rc)
-		rc = store_lease(to);
+		rc = store_own(to);
 	if (!rc)
 		memcpy(to->uuid, from->uuid, sizeof(to->uuid));
 	return rc;

@@ -245,6 +245,39 @@ static void test_a_created_generation_is_read_only_after_it_was_made_current(voi
 	state_dir_close(d);
 }
 
+static void test_a_copied_state_is_another_state_and_the_original_stays_itself(void **state)
+{
+	char cmd[800], copy[200], uuid[40], copied[40];
+	struct state_dir *d = open_dir(*state);
+	struct state *st = fresh(d);
+
+	snprintf(uuid, sizeof(uuid), "%s", state_uuid(st));
+	commit(begin(st));
+	state_close(st);
+	state_dir_close(d);
+	snprintf(copy, sizeof(copy), "%s/copy", (char *)*state);
+	snprintf(cmd, sizeof(cmd), "mkdir %s && cp -a %s/gen-* %s/current %s", copy, (char *)*state,
+		 (char *)*state, copy);
+	assert_int_equal(system(cmd), 0);
+
+	d = open_dir(copy);
+	st = reopen(d);
+	snprintf(copied, sizeof(copied), "%s", state_uuid(st));
+	assert_string_not_equal(copied, uuid);
+	commit(begin(st));
+	state_close(st);
+	st = reopen(d);
+	assert_string_equal(state_uuid(st), copied);
+	state_close(st);
+	state_dir_close(d);
+
+	d = open_dir(*state);
+	st = reopen(d);
+	assert_string_equal(state_uuid(st), uuid);
+	state_close(st);
+	state_dir_close(d);
+}
+
 static void test_a_new_generation_replaces_the_old_at_once_and_has_another_uuid(void **state)
 {
 	struct state_dir *d = open_dir(*state);
@@ -1254,6 +1287,7 @@ int main(void)
 		test_with_dir(test_a_path_that_cannot_be_a_directory_is_named),
 		test_with_dir(test_an_empty_directory_has_no_state),
 		test_with_dir(test_a_created_generation_is_read_only_after_it_was_made_current),
+		test_with_dir(test_a_copied_state_is_another_state_and_the_original_stays_itself),
 		test_with_dir(test_a_new_generation_replaces_the_old_at_once_and_has_another_uuid),
 		test_with_dir(test_sweeping_keeps_the_current_generation_and_the_one_being_filled),
 		test_with_dir(test_sweeping_leaves_files_of_others_alone),
