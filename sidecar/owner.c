@@ -235,7 +235,7 @@ static void consider(struct owner *o)
 	if (now - o->looked_ms < LOOK_MS)
 		return;
 	o->looked_ms = now;
-	if (now - o->asked_ms >= COMMITTED_MS || !o->known) {
+	if (now - o->asked_ms >= COMMITTED_MS || !o->known || o->want_stable) {
 		o->asked_ms = now;
 		ask_committed(o);
 	}
