@@ -180,6 +180,7 @@ fmt:
 	@clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
 docs: $B/sidenote
 	$B/sidenote help options >docs/options.md
+	$B/sidenote help metrics >docs/metrics.md
 
 # ---- install ----
 

@@ -2,6 +2,7 @@
 #include "apply.h"
 #include "intake.h"
 #include "log.h"
+#include "metrics.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -111,6 +112,7 @@ static int store(struct fill *f)
 	else
 		rc = state_commit(t);
 	if (!rc) {
+		metrics_add(METRIC_FILL_RECORDS, b->n);
 		f->records += b->n;
 		f->bytes += b->bytes;
 		intake_clear(f->in);
@@ -215,6 +217,8 @@ static int run(struct fill *f, const struct position *published, const atomic_bo
 	log_info(NULL, "filled from %s: %llu records in %lld ms", f->c->source_topic,
 		 (unsigned long long)f->records,
 		 (long long)(clock_ms(CLOCK_MONOTONIC) - f->began_ms));
+	metrics_add(METRIC_FILLS, 1);
+	metrics_set(METRIC_FILL_MS, clock_ms(CLOCK_MONOTONIC) - f->began_ms);
 	return 0;
 }
 
@@ -255,7 +259,9 @@ int fill_run(const struct config *c, struct state *st, int n, const struct posit
 	for (int p = 0; p < n; p++)
 		if (f.boundary[p] == 0)
 			finish(&f, p, 0);
+	metrics_set(METRIC_FILLING, 1);
 	rc = run(&f, published, stop);
+	metrics_set(METRIC_FILLING, 0);
 out:
 	intake_close(f.in);
 	free(from);

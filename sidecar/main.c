@@ -1,6 +1,7 @@
 /* The verbs, what they tell about themselves, and the way to each. */
 #include "cmd.h"
 #include "config.h"
+#include "metrics.h"
 #include "nearest.h"
 #include "version.h"
 
@@ -142,7 +143,8 @@ static const struct verb {
 /* clang-format on */
 
 static const char outro[] =
-	"  help      this; `help WORD` tells all about a word, `help options` has the options\n"
+	"  help      this; `help WORD` tells all about a word, `help options` has the options,\n"
+	"            `help metrics` what it counts\n"
 	"\n"
 	"Data goes to stdout, messages to stderr. Exit status: 0 done, 1 not found or different,\n"
 	"2 wrong usage or configuration, 3 unreachable or not ready, 4 broken invariant.\n"
@@ -187,6 +189,8 @@ static int help(const char *word)
 		print_words(stdout);
 	} else if (!strcmp(word, "options")) {
 		config_print(stdout);
+	} else if (!strcmp(word, "metrics")) {
+		metrics_document(stdout);
 	} else if ((v = find(word))) {
 		printf("usage: sidenote %s %s", v->name, v->usage);
 	} else {

@@ -1,5 +1,6 @@
 #include "owner.h"
 #include "log.h"
+#include "metrics.h"
 #include "publish.h"
 
 #include <errno.h>
@@ -72,6 +73,7 @@ static void assigned(struct owner *o, const rd_kafka_topic_partition_list_t *par
 	}
 	log_info(NULL, "leading sidenote.%s, generation %d", o->p->config->name, (int)generation);
 	pipeline_role(o->p, "leader");
+	metrics_add(METRIC_LEADERSHIPS, 1);
 	if (publish_start(&o->publisher, o->p, o->query, group))
 		pipeline_end(o->p, OUTCOME_UNREACHABLE, "SN-MEMORY", "out of memory");
 }
@@ -210,6 +212,7 @@ static void act_on(struct owner *o, enum fitness f, int where)
 			pipeline_role(o->p, "joining the group");
 	}
 	o->fitness = f;
+	metrics_set(METRIC_FIT, fit);
 	if (f == UNFIT_LOST)
 		pipeline_offsets_lost(o->p, where);
 	if (f == UNFIT_BACK)

@@ -3,6 +3,7 @@
 #include "envelope.h"
 #include "escape.h"
 #include "log.h"
+#include "metrics.h"
 #include "readback.h"
 
 #include <errno.h>
@@ -47,6 +48,9 @@ struct entry { /* a journal entry, copied out of its view */
 	const void *key, *value;
 	size_t value_len;
 	bool gap;
+	enum change_op op; /* from here on known once it was produced */
+	enum change_cause cause;
+	int64_t timestamp_ms; /* of the source record; -1: none */
 };
 
 struct publisher {
@@ -310,7 +314,7 @@ static enum verdict produce(struct publisher *pub)
 
 	pub->notes = 0;
 	for (size_t i = 0; i < pub->n_entries; i++) {
-		const struct entry *en = &pub->entries[i];
+		struct entry *en = &pub->entries[i];
 		struct change c;
 		struct note n;
 		int rc = change_decode(&c, en->key, JOURNAL_KEY_BYTES, en->value, en->value_len);
@@ -341,6 +345,11 @@ static enum verdict produce(struct publisher *pub)
 			return stopping(pub) ? PUB_STOPPED : PUB_RETRY;
 		}
 		pub->notes++;
+		en->op = c.op;
+		en->cause = c.cause;
+		en->timestamp_ms = c.has_after ? c.after.timestamp_ms : -1;
+		metrics_add(METRIC_NOTIFIED_WRAPPED, n.wrapped);
+		metrics_add(METRIC_NOTIFIED_OMITTED, n.omitted);
 		atomic_fetch_add(&pub->p->wrapped, n.wrapped);
 		atomic_fetch_add(&pub->p->omitted, n.omitted);
 		if (i % 1000 == 999)
@@ -453,8 +462,29 @@ static enum verdict abort_transaction(struct publisher *pub, enum verdict why)
 	return why;
 }
 
+/* What a commit has made visible. */
+static void count(const struct publisher *pub)
+{
+	int64_t now_us = metrics_wall_us();
+
+	for (size_t i = 0; i < pub->n_entries; i++) {
+		const struct entry *en = &pub->entries[i];
+		metrics_add(en->op == CHANGE_CREATE   ? METRIC_NOTIFIED_CREATE
+			    : en->op == CHANGE_DELETE ? METRIC_NOTIFIED_DELETE
+						      : METRIC_NOTIFIED_UPDATE,
+			    1);
+		if (en->cause == CAUSE_RECONCILE)
+			metrics_add(METRIC_NOTIFIED_RECONCILE, 1);
+		else if (en->gap)
+			metrics_add(METRIC_NOTIFIED_GAP, 1);
+		metrics_observe_age(METRIC_NOTIFICATION_LATENCY_US, en->timestamp_ms, now_us);
+	}
+	metrics_add(METRIC_NOT_NOTIFIED, pub->skipped);
+}
+
 static void took_effect(struct publisher *pub)
 {
+	count(pub);
 	for (int p = 0; p < pub->p->n; p++) {
 		if (!pub->moved[p])
 			continue;
@@ -510,6 +540,20 @@ static enum verdict transact(struct publisher *pub)
 	return v;
 }
 
+static enum verdict transact_counted(struct publisher *pub)
+{
+	int64_t began_us = metrics_clock_us();
+	enum verdict v = transact(pub);
+
+	if (v == PUB_OK)
+		metrics_observe_since(METRIC_TRANSACTION_US, began_us);
+	metrics_add(v == PUB_OK                          ? METRIC_TRANSACTIONS_COMMITTED
+		    : v == PUB_REOPEN || v == PUB_FENCED ? METRIC_TRANSACTIONS_UNCLEAR
+							 : METRIC_TRANSACTIONS_ABORTED,
+		    1);
+	return v;
+}
+
 /* ---- a session: one producer, from init to its end ---- */
 
 static enum verdict open_producer(struct publisher *pub)
@@ -525,6 +569,7 @@ static enum verdict open_producer(struct publisher *pub)
 		pipeline_end(pub->p, OUTCOME_USAGE, "SN-KAFKA-CONFIG", "producer: %s", err);
 		return PUB_STOPPED;
 	}
+	metrics_add(METRIC_PRODUCER_OPENS, 1);
 	for (;;) {
 		if (stopping(pub))
 			return PUB_STOPPED;
@@ -669,7 +714,7 @@ static enum verdict publish_once(struct publisher *pub)
 		pipeline_wait(pub->p, &pub->seen, due);
 		return PUB_OK; /* looked at again: a notification may have come meanwhile */
 	}
-	return transact(pub);
+	return transact_counted(pub);
 }
 
 static void close_producer(struct publisher *pub)
@@ -706,6 +751,8 @@ static enum verdict session(struct publisher *pub)
 			break;
 		}
 		v = publish_once(pub);
+		if (v != PUB_OK && !stopping(pub))
+			metrics_add(METRIC_PUBLISH_FAILURES, 1);
 		if (v == PUB_RETRY) { /* aborted cleanly: the same producer goes on */
 			say_failing(pub);
 			usleep(BACKOFF_MS * 1000);

@@ -4,6 +4,7 @@
 #include "fill.h"
 #include "kafka.h"
 #include "log.h"
+#include "metrics.h"
 #include "owner.h"
 #include "pipeline.h"
 #include "rebuild.h"
@@ -479,6 +480,7 @@ static bool set_up_pipeline(struct run *r)
 
 	if (pipeline_init(p, r->c, r->n))
 		return end(r, EXIT_NOT_READY, "SN-MEMORY", "out of memory");
+	metrics_partitions(r->n);
 	p->state = r->state;
 	p->offsets_forgotten = r->o->offsets_forgotten;
 	p->journal_max_bytes = journal_limit(r->c);
@@ -508,6 +510,7 @@ static void watch_ends(struct run *r, struct tail *t)
 		if (kafka_watermarks(r->query, r->c->source_topic, p, ANSWER_MS / 2, &low, &high,
 				     err, sizeof(err)))
 			break;
+		metrics_set_at(METRIC_LOG_END_OFFSET, p, high);
 		if (s[p].published.offset > high)
 			pipeline_end(
 				&r->p, OUTCOME_BROKEN, "SN-OFFSETS-AHEAD",

@@ -3,6 +3,7 @@
 #include "delta.h"
 #include "intake.h"
 #include "log.h"
+#include "metrics.h"
 #include "round.h"
 
 #include <errno.h>
@@ -302,6 +303,7 @@ static int try_commit(struct tail *t)
 {
 	size_t bytes = (size_t)t->p->n * sizeof(*t->rows);
 	struct state_partition *saved = malloc(bytes);
+	const struct apply_counts counted = t->counts;
 	struct state_txn *txn;
 	int rc = saved ? 0 : -ENOMEM;
 
@@ -316,8 +318,11 @@ static int try_commit(struct tail *t)
 		else
 			rc = state_commit(txn);
 	}
-	if (rc)
+	if (rc) {
 		memcpy(t->rows, saved, bytes);
+		t->counts = counted;
+		metrics_add(METRIC_COMMIT_FAILURES, 1);
+	}
 	free(saved);
 	return rc;
 }
@@ -349,9 +354,37 @@ static void fail(struct tail *t, int rc)
 			     t->p->config->state_dir, why);
 }
 
+/* What a commit has made visible. */
+static void count(const struct tail *t, const struct apply_counts *before, int64_t began_us)
+{
+	const struct batch *b = intake_batch(t->in);
+	const struct apply_counts *now = &t->counts;
+
+	if (!b->n)
+		return;
+	metrics_observe_since(METRIC_COMMIT_US, began_us);
+	metrics_observe(METRIC_BATCH_RECORDS, (int64_t)b->n);
+	metrics_add(METRIC_RECORDS_CONSUMED, b->n);
+	metrics_add(METRIC_BYTES_CONSUMED, b->bytes);
+	metrics_add(METRIC_CHANGES_CREATE, now->creates - before->creates);
+	metrics_add(METRIC_CHANGES_UPDATE, now->updates - before->updates);
+	metrics_add(METRIC_CHANGES_UNCHANGED, now->unchanged - before->unchanged);
+	metrics_add(METRIC_CHANGES_DELETE, now->deletes - before->deletes);
+	metrics_add(METRIC_MOVED_IGNORED, now->ignored_moves - before->ignored_moves);
+	int64_t now_us = metrics_wall_us();
+	for (size_t i = 0; i < b->n; i++) {
+		const struct record *r = &b->v[i].rec;
+		if (t->caught_up[r->partition])
+			metrics_observe_age(METRIC_SNAPSHOT_LATENCY_US, r->timestamp_ms, now_us);
+		metrics_set_at(METRIC_APPLIED_MS, r->partition, r->timestamp_ms);
+	}
+}
+
 /* Commit; wait out a full disk.  False: the pipeline is ending. */
 static bool commit(struct tail *t)
 {
+	const struct apply_counts before = t->counts;
+	int64_t began_us = metrics_clock_us();
 	bool said = false;
 	int rc;
 
@@ -371,7 +404,9 @@ static bool commit(struct tail *t)
 		usleep(RETRY_MS * 1000);
 		if (pipeline_stopping(t->p))
 			return false;
+		began_us = metrics_clock_us();
 	}
+	count(t, &before, began_us);
 	if (said)
 		log_info(NULL, "there is space again for %s", t->p->config->state_dir);
 	t->last_commit_ms = clock_ms(CLOCK_MONOTONIC);
@@ -555,6 +590,8 @@ static bool write_round(struct tail *t)
 		return false;
 	}
 	log_info(NULL, "round: done, %llu keys were gone", (unsigned long long)gone);
+	metrics_add(METRIC_ROUNDS_DONE, 1);
+	metrics_add(METRIC_GONE_KEYS, gone);
 	atomic_fetch_add(&t->p->rounds, 1);
 	pipeline_applied(t->p, t->rows, t->caught_up, t->waiting);
 	return true;
@@ -571,6 +608,7 @@ static bool go_round(struct tail *t)
 		return true;
 	case SCAN_FAILED:
 		log_warn("SN-ROUND-FAILED", "round: %s; trying again", scan_error(t->scan));
+		metrics_add(METRIC_ROUNDS_FAILED, 1);
 		scan_free(t->scan);
 		t->scan = NULL;
 		usleep(RETRY_MS * 1000);
@@ -597,6 +635,7 @@ static void *run(void *arg)
 	while (!pipeline_stopping(t->p)) {
 		take_follower(t);
 		memset(t->ev.eof, 0, (size_t)t->p->n * sizeof(*t->ev.eof));
+		metrics_set(METRIC_TAIL_WAITING, t->waiting);
 		if (must_wait(t)) {
 			usleep(POLL_MS * 1000);
 			if (!commit(t))
@@ -609,6 +648,7 @@ static void *run(void *arg)
 			break;
 		if (!go_round(t))
 			break;
+		metrics_set(METRIC_ROUND_RUNNING, t->scan != NULL);
 	}
 	return NULL;
 }
