@@ -1,21 +1,49 @@
+/*
+ * fill.c - a bulk load: read, sort, append.
+ *
+ *   1. Every record below the boundaries goes to the sorter, tombstones too.
+ *   2. After the last end-of-partition event the consumer is closed.
+ *   3. What the sorter has left of each key is appended, in the order of the
+ *      keys and in transactions of bounded size.
+ *   4. The positions are written, after the last record.
+ *
+ * Nobody reads the generation before it is current, so nothing in it has to be
+ * true before step 4.  A crash leaves an unfinished generation, which the next
+ * start sweeps away before it fills, and of the sorter's file nothing.
+ */
 #include "fill.h"
-#include "apply.h"
 #include "intake.h"
 #include "log.h"
 #include "metrics.h"
+#include "sort.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
 	TAKE_MS = 100,
-	PROGRESS_MS = 5000,
-	BATCH_RECORDS = 500000,
-	RECORD_OVERHEAD =
-		400, /* what librdkafka and the batch keep for a record beside its bytes */
+	TAKE_RECORDS = 2000,
+	TXN_BYTES = 8 << 20, /* the pages of a transaction are in memory until its commit */
+	LINE_MS = 5000,
+	BAR_MS = 200,
+	BAR_WIDTH = 24,
+	ASSUMED_BYTES = 300,      /* of a record in the state, while nothing is known */
+	RECORD_OVERHEAD = 48,     /* header, LMDB's node, what is lost at the end of a page */
+	MEASURE_BYTES = 64 << 20, /* enough to know better */
+	TELL_MIB = 100,           /* smaller needs are not worth a line */
+};
+
+struct progress {
+	const char *topic, *doing;
+	uint64_t records, bytes;
+	int64_t done, total; /* of what there is to do; total 0: not known */
+	int64_t began_ms, said_ms;
+	bool bar; /* on a terminal, instead of lines */
 };
 
 struct fill {
@@ -25,12 +53,15 @@ struct fill {
 	struct state_partition *rows;
 	struct intake *in;
 	struct intake_events ev;
+	struct sorter *sort;
 	int64_t *boundary; /* [n]: -1 until known */
-	bool *done, *blind;
-	bool first; /* nothing was ever published */
-	struct apply_counts counts;
-	uint64_t records, bytes;
-	int64_t began_ms, said_ms;
+	int64_t *first,
+		*next; /* [n]: the first offset read, and the one after the last; -1: none */
+	bool *done;
+	bool first_start; /* nothing was ever published */
+	struct progress progress;
+	int looks;          /* at the room on the disk ... */
+	bool short_of_room; /* ... and what was seen */
 	const char **id;
 	char *err;
 	size_t err_len;
@@ -42,6 +73,103 @@ static int64_t clock_ms(clockid_t id)
 	clock_gettime(id, &t);
 	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
+
+/* ---- how far it is ---- */
+
+static void progress_begin(struct progress *g, const struct config *c, const char *doing)
+{
+	int64_t now = clock_ms(CLOCK_MONOTONIC);
+
+	*g = (struct progress){ .topic = c->source_topic, .doing = doing, .began_ms = now };
+	g->bar = isatty(STDERR_FILENO) && c->log_format == LOG_TEXT && log_wants(LOG_LEVEL_INFO);
+	g->said_ms = g->bar ? 0 : now;
+}
+
+static void progress_show(struct progress *g)
+{
+	int64_t now = clock_ms(CLOCK_MONOTONIC), ms = now - g->began_ms + 1;
+	char bar[BAR_WIDTH + 1] = { 0 }, left[40] = "";
+
+	if (now - g->said_ms < (g->bar ? BAR_MS : LINE_MS))
+		return;
+	g->said_ms = now;
+	double part = g->total > 0 ? (double)g->done / (double)g->total : 0;
+	if (part > 0)
+		snprintf(left, sizeof(left), ", %.0f s left",
+			 (double)ms / 1000 * (1 - part) / part);
+	memset(bar, '.', BAR_WIDTH);
+	memset(bar, '#', (size_t)(part * BAR_WIDTH));
+	char text[300];
+	snprintf(text, sizeof(text), "%d %%, %llu records, %lld records/s, %lld MB/s%s",
+		 (int)(part * 100), (unsigned long long)g->records,
+		 (long long)(g->records * 1000 / (uint64_t)ms),
+		 (long long)(g->bytes / 1000 / (uint64_t)ms), left);
+	if (g->bar)
+		fprintf(stderr, "%s %s [%s] %s\033[K\r", g->doing, g->topic, bar, text);
+	else
+		log_info(NULL, "filling from %s: %s, %s", g->topic, g->doing, text);
+}
+
+static void progress_end(struct progress *g)
+{
+	if (g->bar)
+		fprintf(stderr, "\033[K");
+}
+
+/* Offsets that there are to read, as far as is known. */
+static void count_offsets(struct fill *f)
+{
+	struct progress *g = &f->progress;
+
+	g->done = g->total = 0;
+	for (int p = 0; p < f->n; p++) {
+		int64_t end = f->boundary[p] >= 0 ? f->boundary[p] : intake_end(f->in, p);
+		if (f->first[p] < 0 || end < f->next[p])
+			continue;
+		g->total += end - f->first[p];
+		g->done += (f->done[p] ? end : f->next[p]) - f->first[p];
+	}
+}
+
+static bool all_seen(const struct fill *f)
+{
+	for (int p = 0; p < f->n; p++)
+		if (f->first[p] < 0 && !f->done[p])
+			return false;
+	return true;
+}
+
+/*
+ * Whether there is room: before anything is written, with an assumed size of a
+ * record, and again with a measured one.  It is told and stops nothing: what is
+ * superseded or deleted takes no room, and only the end shows how much that is.
+ */
+static void look_at_room(struct fill *f)
+{
+	const struct progress *g = &f->progress;
+	bool measured = g->bytes >= MEASURE_BYTES;
+	double each = ASSUMED_BYTES;
+	struct statvfs v;
+
+	if (f->looks > (int)measured || !all_seen(f) || statvfs(f->c->state_dir, &v))
+		return;
+	if (measured)
+		each = (double)(g->bytes + g->records * RECORD_OVERHEAD) / (double)g->done;
+	uint64_t need = (uint64_t)(each * (double)(g->total - g->done)) >> 20;
+	uint64_t room = (uint64_t)v.f_bavail * v.f_frsize >> 20;
+	if (need > room ? !f->short_of_room : f->short_of_room || (!f->looks && need > TELL_MIB))
+		log_write(need > room ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
+			  need > room ? "SN-DISK-FULL" : NULL,
+			  "filling from %s: at most %lld records at %.0f bytes each (%s) need %llu "
+			  "MiB; %s has %llu MiB free",
+			  f->c->source_topic, (long long)(g->total - g->done), each,
+			  measured ? "measured" : "assumed", (unsigned long long)need,
+			  f->c->state_dir, (unsigned long long)room);
+	f->short_of_room = need > room;
+	f->looks = 1 + measured;
+}
+
+/* ---- reading ---- */
 
 static void finish(struct fill *f, int p, int64_t boundary)
 {
@@ -95,60 +223,49 @@ static bool all_done(const struct fill *f)
 	return true;
 }
 
-/* A fill keeps records of any partition: which of two counts is source.moved's business. */
-static int store(struct fill *f)
+/* Of the sorter or of the state; `text` says more than the code. */
+static int failed(struct fill *f, int rc, const char *text)
 {
-	struct batch *b = intake_batch(f->in);
-	const struct apply_options o = { .moved = f->c->source_moved, .blind = f->blind };
-	char why[300] = "";
-	struct state_txn *t;
-	int rc = state_begin(f->st, &t);
-
-	if (rc)
-		goto out;
-	rc = apply_batch(t, b, &o, &f->counts, why, sizeof(why));
-	if (rc)
-		state_abort(t);
-	else
-		rc = state_commit(t);
-	if (!rc) {
-		metrics_add(METRIC_FILL_RECORDS, b->n);
-		f->records += b->n;
-		f->bytes += b->bytes;
-		intake_clear(f->in);
-	}
-out:
-	if (!rc)
-		return 0;
-	*f->id = rc == -EXDEV ? "SN-KEY-MOVED" : rc == -ENOSPC ? "SN-DISK-FULL" : "SN-STATE-IO";
+	*f->id = rc == -EXDEV    ? "SN-KEY-MOVED"
+		 : rc == -ENOSPC ? "SN-DISK-FULL"
+		 : rc == -ENOMEM ? "SN-MEMORY"
+				 : "SN-STATE-IO";
 	if (rc == -EXDEV)
 		snprintf(f->err, f->err_len,
 			 "%s: %s; keys of a compacted topic must stay in their partition: see "
 			 "source.moved=timestamp",
-			 f->c->source_topic, why);
+			 f->c->source_topic, text);
 	else
 		snprintf(f->err, f->err_len, "filling %s: %s", f->c->state_dir,
-			 why[0] ? why : state_strerror(rc));
+			 text && *text ? text : state_strerror(rc));
 	return rc == -EXDEV ? FILL_BROKEN : FILL_FAILED;
 }
 
-static void progress(struct fill *f)
+/* A fill keeps records of any partition: which of two counts is source.moved's business. */
+static int sort_in(struct fill *f)
 {
-	int64_t now = clock_ms(CLOCK_MONOTONIC);
+	struct batch *b = intake_batch(f->in);
 
-	if (now - f->said_ms < PROGRESS_MS)
-		return;
-	f->said_ms = now;
-	log_info(NULL, "filling from %s: %llu records, %llu MB, %lld records/s", f->c->source_topic,
-		 (unsigned long long)f->records, (unsigned long long)(f->bytes >> 20),
-		 (long long)(f->records * 1000 / (uint64_t)(now - f->began_ms + 1)));
+	for (size_t i = 0; i < b->n; i++) {
+		const struct batch_record *r = &b->v[i];
+		int p = r->rec.partition;
+		int rc = sort_add(f->sort, r->skey, r->skey_len, &r->rec);
+		if (rc)
+			return failed(f, rc, sort_error(f->sort));
+		if (f->first[p] < 0)
+			f->first[p] = r->rec.offset;
+		f->next[p] = r->rec.offset + 1;
+	}
+	metrics_add(METRIC_FILL_RECORDS, b->n);
+	f->progress.records += b->n;
+	f->progress.bytes += b->bytes;
+	intake_clear(f->in);
+	return 0;
 }
 
 static int take(struct fill *f)
 {
-	struct batch *b = intake_batch(f->in);
-	size_t limit = (size_t)f->c->sort_memory / 4;
-	int rc = intake_take(f->in, TAKE_MS, b->n + 2000, &f->ev, f->err, f->err_len);
+	int rc = intake_take(f->in, TAKE_MS, TAKE_RECORDS, &f->ev, f->err, f->err_len);
 
 	if (rc == INTAKE_DENIED || rc == INTAKE_MISSING) {
 		*f->id = rc == INTAKE_DENIED ? "SN-SOURCE-DENIED" : "SN-SOURCE-MISSING";
@@ -158,17 +275,67 @@ static int take(struct fill *f)
 		*f->id = rc == INTAKE_CORRUPT ? "SN-SOURCE-CORRUPT" : "SN-POSITION-OUTSIDE";
 		return FILL_BROKEN;
 	}
-	if ((rc = take_boundaries(f)))
+	if ((rc = take_boundaries(f)) || (rc = sort_in(f)))
 		return rc;
-	if (b->n >= BATCH_RECORDS || b->bytes + b->n * RECORD_OVERHEAD > limit || all_done(f))
+	count_offsets(f);
+	look_at_room(f);
+	progress_show(&f->progress);
+	return 0;
+}
+
+/* ---- storing ---- */
+
+/* One transaction: 1 when there may be more, 0, or < 0. */
+static int store(struct fill *f)
+{
+	struct progress *g = &f->progress;
+	uint64_t until = g->bytes + TXN_BYTES;
+	struct state_txn *t;
+	struct sorted r;
+	int more, rc = state_begin(f->st, &t);
+
+	if (rc)
+		return rc;
+	while ((more = sort_next(f->sort, &r)) == 1) {
+		rc = state_put(t, r.skey, r.skey_len, r.rec, r.rec_len);
+		if (rc)
+			break;
+		g->records++;
+		g->bytes += r.skey_len + r.rec_len;
+		if (g->bytes >= until)
+			break;
+	}
+	if (rc || more < 0) {
+		state_abort(t);
+		return rc ? rc : more;
+	}
+	rc = state_commit(t);
+	return rc ? rc : more;
+}
+
+static int store_all(struct fill *f, const atomic_bool *stop)
+{
+	int64_t read = (int64_t)f->progress.records;
+	int rc = sort_finish(f->sort);
+
+	progress_begin(&f->progress, f->c, "storing");
+	f->progress.total = read; /* at most */
+	if (!rc)
+		rc = 1;
+	while (rc == 1) {
+		if (atomic_load(stop))
+			return FILL_STOPPED;
 		rc = store(f);
-	return rc;
+		f->progress.done = (int64_t)f->progress.records;
+		progress_show(&f->progress);
+	}
+	return rc ? failed(f, rc, sort_error(f->sort)) : 0;
 }
 
 static int put_rows(struct fill *f, const struct position *published, int64_t began_wall,
 		    int64_t began_boot)
 {
-	struct state_txn *t;
+	struct state_txn *t = NULL;
 	int rc = state_begin(f->st, &t);
 
 	for (int p = 0; p < f->n && !rc; p++) {
@@ -179,7 +346,7 @@ static int put_rows(struct fill *f, const struct position *published, int64_t be
 		row->published_n = row->base_n = published[p].n;
 		/* with a boundary at P, versions between P and the end may be gone: the tail
 		 * says where they end */
-		row->whole = f->first ? f->boundary[p] : INT64_MAX;
+		row->whole = f->first_start ? f->boundary[p] : INT64_MAX;
 		row->caught_wall_ms = began_wall;
 		row->caught_boot_ms = began_boot;
 		rc = state_partition_set(t, p, row);
@@ -191,34 +358,99 @@ static int put_rows(struct fill *f, const struct position *published, int64_t be
 	return state_commit(t);
 }
 
-static int run(struct fill *f, const struct position *published, const atomic_bool *stop)
+/* ---- the whole ---- */
+
+static int read_all(struct fill *f, const atomic_bool *stop)
 {
-	struct timespec boot;
-	int64_t began_wall = clock_ms(CLOCK_REALTIME), began_boot;
 	int rc = 0;
 
-	clock_gettime(CLOCK_BOOTTIME, &boot);
-	began_boot = boot.tv_sec * 1000LL + boot.tv_nsec / 1000000;
-	f->began_ms = f->said_ms = clock_ms(CLOCK_MONOTONIC);
-	while (!rc && !all_done(f)) {
-		if (atomic_load(stop))
-			return FILL_STOPPED;
-		rc = take(f);
-		progress(f);
-	}
+	progress_begin(&f->progress, f->c, "reading");
+	while (!rc && !all_done(f))
+		rc = atomic_load(stop) ? FILL_STOPPED : take(f);
+	intake_close(f->in); /* its memory is for merging now */
+	f->in = NULL;
+	return rc;
+}
+
+static int run(struct fill *f, const struct position *published, const atomic_bool *stop)
+{
+	int64_t began_wall = clock_ms(CLOCK_REALTIME), began_boot = clock_ms(CLOCK_BOOTTIME);
+	int64_t began = clock_ms(CLOCK_MONOTONIC), sorted, stored;
+	uint64_t records;
+	int rc = read_all(f, stop);
+
+	sorted = clock_ms(CLOCK_MONOTONIC);
+	records = f->progress.records;
+	if (!rc)
+		rc = store_all(f, stop);
+	progress_end(&f->progress);
 	if (rc)
 		return rc;
 	rc = put_rows(f, published, began_wall, began_boot);
-	if (rc) {
-		*f->id = "SN-STATE-IO";
-		snprintf(f->err, f->err_len, "filling %s: %s", f->c->state_dir, state_strerror(rc));
-		return FILL_FAILED;
-	}
-	log_info(NULL, "filled from %s: %llu records in %lld ms", f->c->source_topic,
-		 (unsigned long long)f->records,
-		 (long long)(clock_ms(CLOCK_MONOTONIC) - f->began_ms));
+	if (rc)
+		return failed(f, rc, NULL);
+	stored = clock_ms(CLOCK_MONOTONIC);
+	log_info(
+		NULL,
+		"filled from %s: %llu records in %lld ms, %llu kept; reading took %lld ms, storing "
+		"%lld ms",
+		f->c->source_topic, (unsigned long long)records, (long long)(stored - began),
+		(unsigned long long)f->progress.records, (long long)(sorted - began),
+		(long long)(stored - sorted));
 	metrics_add(METRIC_FILLS, 1);
-	metrics_set(METRIC_FILL_MS, clock_ms(CLOCK_MONOTONIC) - f->began_ms);
+	metrics_set(METRIC_FILL_MS, stored - began);
+	return 0;
+}
+
+static bool make_arrays(struct fill *f)
+{
+	size_t n = (size_t)f->n;
+
+	f->boundary = calloc(n, sizeof(*f->boundary));
+	f->first = calloc(n, sizeof(*f->first));
+	f->next = calloc(n, sizeof(*f->next));
+	f->done = calloc(n, sizeof(*f->done));
+	f->ev.eof = calloc(n, sizeof(*f->ev.eof));
+	f->ev.eof_offset = calloc(n, sizeof(*f->ev.eof_offset));
+	return f->boundary && f->first && f->next && f->done && f->ev.eof && f->ev.eof_offset;
+}
+
+static void free_arrays(struct fill *f)
+{
+	free(f->boundary);
+	free(f->first);
+	free(f->next);
+	free(f->done);
+	free(f->ev.eof);
+	free(f->ev.eof_offset);
+}
+
+/* Where reading ends where that is known, and a consumer at the start of every partition. */
+static int open_all(struct fill *f, const struct position *published)
+{
+	int64_t *from = f->first; /* not in use yet */
+	bool any = false;
+
+	for (int p = 0; p < f->n; p++)
+		any |= published[p].offset >= 0;
+	/* a partition without P beside others with one is new: it begins at 0 */
+	for (int p = 0; p < f->n; p++) {
+		from[p] = INTAKE_LOG_START;
+		f->boundary[p] = any && published[p].offset < 0 ? 0 : published[p].offset;
+	}
+	f->first_start = !any;
+	if (sort_open(&f->sort, f->c->state_dir, (size_t)f->c->sort_memory,
+		      (enum moved)f->c->source_moved))
+		return failed(f, -ENOMEM, NULL);
+	if (intake_open(&f->in, f->c, true, f->n, from, f->err, f->err_len)) {
+		*f->id = "SN-KAFKA-CONFIG";
+		return FILL_BROKEN;
+	}
+	for (int p = 0; p < f->n; p++) {
+		f->first[p] = f->next[p] = -1;
+		if (f->boundary[p] == 0) /* nothing below a boundary at the log's start */
+			finish(f, p, 0);
+	}
 	return 0;
 }
 
@@ -229,46 +461,16 @@ int fill_run(const struct config *c, struct state *st, int n, const struct posit
 	struct fill f = {
 		.c = c, .st = st, .n = n, .rows = rows, .id = id, .err = err, .err_len = err_len
 	};
-	int64_t *from = calloc((size_t)n, sizeof(*from));
-	int rc = FILL_FAILED;
+	int rc;
 
-	*id = "SN-MEMORY";
-	snprintf(err, err_len, "out of memory");
-	f.boundary = calloc((size_t)n, sizeof(*f.boundary));
-	f.done = calloc((size_t)n, sizeof(*f.done));
-	f.blind = calloc((size_t)n, sizeof(*f.blind));
-	f.ev.eof = calloc((size_t)n, sizeof(*f.ev.eof));
-	f.ev.eof_offset = calloc((size_t)n, sizeof(*f.ev.eof_offset));
-	if (!from || !f.boundary || !f.done || !f.blind || !f.ev.eof || !f.ev.eof_offset)
-		goto out;
-	/* a partition without P beside others with one is new: it begins at 0 */
-	bool any = false;
-	for (int p = 0; p < n; p++)
-		any |= published[p].offset >= 0;
-	for (int p = 0; p < n; p++) {
-		from[p] = INTAKE_LOG_START;
-		f.boundary[p] = any && published[p].offset < 0 ? 0 : published[p].offset;
-	}
-	f.first = !any;
-	if (intake_open(&f.in, c, true, n, from, err, err_len)) {
-		*id = "SN-KAFKA-CONFIG";
-		rc = FILL_BROKEN;
-		goto out;
-	}
-	/* nothing below a boundary at the log's start */
-	for (int p = 0; p < n; p++)
-		if (f.boundary[p] == 0)
-			finish(&f, p, 0);
 	metrics_set(METRIC_FILLING, 1);
-	rc = run(&f, published, stop);
+	if (!make_arrays(&f))
+		rc = failed(&f, -ENOMEM, NULL);
+	else if (!(rc = open_all(&f, published)))
+		rc = run(&f, published, stop);
 	metrics_set(METRIC_FILLING, 0);
-out:
 	intake_close(f.in);
-	free(from);
-	free(f.boundary);
-	free(f.done);
-	free(f.blind);
-	free(f.ev.eof);
-	free(f.ev.eof_offset);
+	sort_close(f.sort);
+	free_arrays(&f);
 	return rc;
 }

@@ -6,14 +6,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WARM_MS = 1000 };
+enum {
+	TAKE_AT_ONCE = 2000,
+	LEADERS_MS = 2000, /* for the question who leads; unanswered it costs speed only */
+	WAKE_MS = 1,
+	QUEUE_BACKOFF_SINCE = 0x02020000,
+};
+
+/*
+ * A queued record costs librdkafka some 300 bytes beside its own, and one answer
+ * to a fetch comes on top of what the queue may hold: a fill, which has a sort
+ * to keep in memory too, bounds all three.
+ */
+struct queue_limit {
+	int records, kbytes;
+};
+static const struct queue_limit tail_queue = { 1000000, 65536 }; /* as kafka.c sets them */
+static const struct queue_limit fill_queue = { 200000, 32768 };
+#define FILL_FETCH_BYTES "8388608"
+#define FULL_BACKOFF_MS  "5"
 
 struct intake {
 	const struct config *config;
+	bool fill, headers;
+	struct queue_limit limit;
 	struct kafka_counts counts;
 	struct kafka_hooks hooks;
 	rd_kafka_t *rk;
 	rd_kafka_queue_t *queue;
+	rd_kafka_topic_partition_list_t *led; /* a partition of each broker that leads one */
+	bool was_full;                        /* the queue, so that fetchers may sleep */
+	uint64_t records, bytes;              /* taken so far: how large one is */
 	int n;
 	struct batch batch;
 	rd_kafka_message_t **held; /* what the batch points into */
@@ -38,6 +61,66 @@ static int assign(struct intake *in, const int64_t *from, char *err, size_t err_
 	return INTAKE_REFUSED;
 }
 
+/*
+ * Asked before the assignment, this also spares it half a second: librdkafka
+ * waits that long when it does not know yet whom to ask where a log begins.
+ */
+static void find_leaders(struct intake *in)
+{
+	rd_kafka_topic_t *rkt = rd_kafka_topic_new(in->rk, in->config->source_topic, NULL);
+	const struct rd_kafka_metadata *md;
+
+	in->led = rd_kafka_topic_partition_list_new(1);
+	if (!rkt || rd_kafka_metadata(in->rk, 0, rkt, &md, LEADERS_MS))
+		goto out;
+	const struct rd_kafka_metadata_topic *t = &md->topics[0];
+	for (int i = 0; i < t->partition_cnt; i++) {
+		bool known = false;
+		for (int j = 0; j < i; j++)
+			known |= t->partitions[j].leader == t->partitions[i].leader;
+		if (!known && t->partitions[i].leader >= 0)
+			rd_kafka_topic_partition_list_add(in->led, in->config->source_topic,
+							  t->partitions[i].id);
+	}
+	rd_kafka_metadata_destroy(md);
+out:
+	if (rkt)
+		rd_kafka_topic_destroy(rkt);
+}
+
+/* For kafka_new() to read. */
+static struct config_pair pair(const char *key, const char *value)
+{
+	return (struct config_pair){ .key = (char *)key, .value = (char *)value };
+}
+
+/* Over what kafka.c sets, under what the user does. */
+static rd_kafka_t *open_client(struct intake *in, char *err, size_t err_len)
+{
+	struct config c = *in->config;
+	char records[16], kbytes[16];
+	struct config_pair *v = calloc(c.kafka.n + 4, sizeof(*v));
+	size_t n = 0;
+
+	if (!v)
+		return NULL;
+	snprintf(records, sizeof(records), "%d", in->limit.records);
+	snprintf(kbytes, sizeof(kbytes), "%d", in->limit.kbytes);
+	v[n++] = pair("queued.min.messages", records);
+	v[n++] = pair("queued.max.messages.kbytes", kbytes);
+	if (in->fill)
+		v[n++] = pair("fetch.max.bytes", FILL_FETCH_BYTES);
+	if (rd_kafka_version() >= QUEUE_BACKOFF_SINCE)
+		v[n++] = pair("fetch.queue.backoff.ms", FULL_BACKOFF_MS);
+	for (size_t i = 0; i < c.kafka.n; i++)
+		v[n++] = c.kafka.v[i];
+	c.kafka = (struct config_pairs){ v, n };
+	rd_kafka_t *rk =
+		kafka_new(&c, in->fill ? KAFKA_FILL : KAFKA_TAIL, &in->hooks, err, err_len);
+	free(v);
+	return rk;
+}
+
 int intake_open(struct intake **out, const struct config *c, bool fill, int n, const int64_t *from,
 		char *err, size_t err_len)
 {
@@ -47,11 +130,14 @@ int intake_open(struct intake **out, const struct config *c, bool fill, int n, c
 		return -ENOMEM;
 	in->config = c;
 	in->n = n;
+	in->fill = fill;
+	/* a fill needs none but those that it keeps, and looking for them costs a third of taking */
+	in->headers = !fill || strcmp(c->state_headers, "none");
+	in->limit = fill ? fill_queue : tail_queue;
 	in->hooks.counts = &in->counts;
-	in->rk = kafka_new(c, fill ? KAFKA_FILL : KAFKA_TAIL, &in->hooks, err, err_len);
-	/* an assign before the leaders are known waits for a retry of half a second */
+	in->rk = open_client(in, err, err_len);
 	if (in->rk)
-		kafka_partitions(in->rk, c->source_topic, WARM_MS, err, err_len);
+		find_leaders(in);
 	if (!in->rk || assign(in, from, err, err_len)) {
 		intake_close(in);
 		return INTAKE_REFUSED;
@@ -68,6 +154,8 @@ void intake_close(struct intake *in)
 	intake_clear(in);
 	batch_free(&in->batch);
 	free(in->held);
+	if (in->led)
+		rd_kafka_topic_partition_list_destroy(in->led);
 	if (in->queue)
 		rd_kafka_queue_destroy(in->queue);
 	kafka_free(in->rk);
@@ -80,6 +168,17 @@ void intake_clear(struct intake *in)
 		rd_kafka_message_destroy(in->held[i]);
 	in->n_held = 0;
 	batch_clear(&in->batch);
+}
+
+int64_t intake_end(struct intake *in, int32_t partition)
+{
+	int64_t low, high;
+
+	return rd_kafka_get_watermark_offsets(in->rk, in->config->source_topic, partition, &low,
+					      &high) ||
+			       high < 0
+		       ? -1
+		       : high;
 }
 
 void intake_pause(struct intake *in, int32_t partition)
@@ -171,7 +270,9 @@ static int take_record(struct intake *in, rd_kafka_message_t *m)
 	if (!m->payload)
 		r->rec.flags |= RECORD_TOMBSTONE;
 	in->batch.bytes += m->len + m->key_len;
-	return take_headers(in, m, r);
+	in->bytes += m->len;
+	in->records++;
+	return in->headers ? take_headers(in, m, r) : 0;
 }
 
 static int take_error(const rd_kafka_message_t *m, struct intake_events *ev, char *err,
@@ -243,7 +344,30 @@ static int check_topic(struct intake *in, char *err, size_t err_len)
 	return INTAKE_DOUBTFUL;
 }
 
-enum { TAKE_AT_ONCE = 2000 };
+/*
+ * A fetcher that finds the queue full sleeps for a second, however fast the
+ * queue is emptied meanwhile: 125,000 records/s instead of a million.  Before
+ * librdkafka 2.2 nothing shortens that; but any request to the broker wakes its
+ * thread, which then looks again.
+ */
+static void wake_fetchers(struct intake *in)
+{
+	size_t queued = rd_kafka_queue_length(in->queue);
+	size_t each = in->records ? in->bytes / in->records + 1 : 1;
+	size_t full = (size_t)in->limit.kbytes * 1024 / each;
+
+	if (full > (size_t)in->limit.records)
+		full = (size_t)in->limit.records;
+	if (queued > full / 4 * 3)
+		in->was_full = true;
+	if (!in->was_full || queued > full / 2)
+		return;
+	in->was_full = false;
+	for (int i = 0; i < in->led->cnt; i++)
+		in->led->elems[i].offset = 0; /* a time to ask for; nobody waits for the answer */
+	if (in->led->cnt)
+		rd_kafka_offsets_for_times(in->rk, in->led, WAKE_MS);
+}
 
 int intake_take(struct intake *in, int timeout_ms, size_t max, struct intake_events *ev, char *err,
 		size_t err_len)
@@ -252,6 +376,8 @@ int intake_take(struct intake *in, int timeout_ms, size_t max, struct intake_eve
 	int rc = 0;
 
 	memset(ev->eof, 0, (size_t)in->n * sizeof(*ev->eof));
+	if (rd_kafka_version() < QUEUE_BACKOFF_SINCE)
+		wake_fetchers(in);
 	/* asking for many waits until there are many: so wait for one, then take the rest */
 	for (size_t want = in->batch.n ? TAKE_AT_ONCE : 1; !rc && in->batch.n < max;
 	     want = TAKE_AT_ONCE) {

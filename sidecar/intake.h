@@ -50,6 +50,8 @@ int intake_take(struct intake *in, int timeout_ms, size_t max, struct intake_eve
 struct batch *intake_batch(struct intake *in);
 /** Give back the batch's records and the messages below them. */
 void intake_clear(struct intake *in);
+/** Where a partition ended when it was fetched from last; -1: it was not yet. */
+int64_t intake_end(struct intake *in, int32_t partition);
 /** Stop fetching one partition (a fill that reached its boundary). */
 void intake_pause(struct intake *in, int32_t partition);
 
