@@ -18,6 +18,8 @@ DESTDIR    ?=
 PKG_CONFIG ?= pkg-config
 # Debian's own: the one that sees python3-confluent-kafka and the like, whatever else is in PATH.
 PYTHON     ?= /usr/bin/python3
+# test classes side by side; each has a broker of its own
+JOBS ?= 3
 FUZZ_SECONDS ?= 60
 
 # The version has one place.  The soname changes when programs have to be linked again.
@@ -35,7 +37,10 @@ export SIDENOTE := $B/sidenote
 # ---- flags ----
 
 LIB_PACKAGES  := lmdb libcrypto libxxhash
-PACKAGES      := rdkafka $(LIB_PACKAGES)
+# TLS to Redis is there where hiredis has it (1.0 and later).
+REDIS_TLS     := $(shell $(PKG_CONFIG) --exists hiredis_ssl openssl 2>/dev/null && \
+	echo hiredis_ssl openssl)
+PACKAGES      := rdkafka hiredis $(REDIS_TLS) $(LIB_PACKAGES)
 pkg = $(shell $(PKG_CONFIG) $1 2>/dev/null)
 
 # Those of the hardening flags that this compiler has, on this machine.
@@ -48,7 +53,7 @@ override CFLAGS += -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissi
 	-Wwrite-strings -Wvla -Wpointer-arith -Wformat-security $(if $(WERROR),-Werror) \
 	-fPIC -fvisibility=hidden -pthread $(HARDENING)
 override CPPFLAGS += -D_GNU_SOURCE -DSIDENOTE_VERSION='"$(VERSION)"' -Ishared-state -Isidecar \
-	$(call pkg,--cflags $(PACKAGES))
+	$(call pkg,--cflags $(PACKAGES)) $(if $(REDIS_TLS),-DHAVE_HIREDIS_SSL)
 override LDFLAGS += -pthread -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed
 
 ifeq ($(SAN),)
@@ -67,7 +72,7 @@ override LDFLAGS += $(SANITIZE)
 # ThreadSanitizer does not know the C11 threads that librdkafka uses.
 TSAN_OBJ := $(if $(filter thread,$(SAN)),$B/tests/tsan_c11_threads.o)
 
-LIBS     := $(or $(call pkg,--libs $(PACKAGES)),-lrdkafka -llmdb -lcrypto -lxxhash)
+LIBS     := $(or $(call pkg,--libs $(PACKAGES)),-lrdkafka -lhiredis -llmdb -lcrypto -lxxhash)
 LIB_LIBS := $(or $(call pkg,--libs $(LIB_PACKAGES)),-llmdb -lcrypto -lxxhash)
 CMOCKA   := $(or $(call pkg,--libs cmocka),-lcmocka)
 
@@ -159,7 +164,7 @@ lint: $B/sidenote $(if $(SAN),,$(SO))
 	@failed=; for t in tests/lint/*; do $$t || failed="$$failed $${t##*/}"; done; \
 	if [ "$$failed" ]; then echo "lint: FAILED:$$failed"; exit 1; fi; echo "lint: all passed"
 integration: all
-	@$(PYTHON) tests/integration/run.py
+	@$(PYTHON) tests/integration/run.py --jobs $(JOBS)
 prove: all
 	@set -e; for t in $(wildcard tests/prove/*.py); do echo "== $$t"; $(PYTHON) $$t; done
 bench: all $(BENCHES)
