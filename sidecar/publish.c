@@ -25,6 +25,7 @@ enum {
 	BACKOFF_MS = 200,
 	DENIED_MS = 5000,
 	SAY_MS = 10000,     /* between lines about the same trouble */
+	INIT_MS = 5000,     /* an init that takes longer is trouble */
 	LEAST_BYTES = 4096, /* more than a notification takes beside its key */
 	/* of librdkafka's message.max.bytes */
 	MESSAGE_BYTES_MIN = 1000,
@@ -148,6 +149,17 @@ static enum verdict take_error(struct publisher *pub, rd_kafka_error_t *e, const
 	log_info(NULL, "publisher: %s", pub->why);
 	rd_kafka_error_destroy(e);
 	return v;
+}
+
+static void say_failing(struct publisher *pub)
+{
+	int64_t now = kafka_now_ms();
+
+	if (stopping(pub) || (pub->said_ms && now - pub->said_ms < SAY_MS))
+		return;
+	pub->said_ms = now;
+	log_warn("SN-PUBLISH-FAILING", "publishing to %s: %s; trying again, nothing is lost",
+		 pub->p->config->notifications_topic, pub->why);
 }
 
 /* ---- collecting: from the journal into the arena ---- */
@@ -501,6 +513,7 @@ static void took_effect(struct publisher *pub)
 	if (pub->said_ms)
 		log_info(NULL, "publishing to %s again", pub->p->config->notifications_topic);
 	pub->said_ms = 0;
+	pub->why[0] = '\0';
 }
 
 static enum verdict transact(struct publisher *pub)
@@ -560,6 +573,7 @@ static enum verdict open_producer(struct publisher *pub)
 {
 	const struct rd_kafka_metadata *md;
 	char err[300];
+	int64_t began = kafka_now_ms();
 	rd_kafka_error_t *e;
 
 	pub->hooks = (struct kafka_hooks){ .counts = &pub->counts,
@@ -578,12 +592,15 @@ static enum verdict open_producer(struct publisher *pub)
 		call_end(pub);
 		if (!e)
 			break;
-		bool again = rd_kafka_error_is_retriable(e);
-		enum verdict v = again ? PUB_OK : take_error(pub, e, "init");
-		if (again)
-			rd_kafka_error_destroy(e);
-		else
+		if (!rd_kafka_error_is_retriable(e)) {
+			enum verdict v = take_error(pub, e, "init");
 			return v == PUB_RETRY ? PUB_REOPEN : v;
+		}
+		/* as long as a partition cannot take the end of the transaction before */
+		snprintf(pub->why, sizeof(pub->why), "init: %s", rd_kafka_error_string(e));
+		rd_kafka_error_destroy(e);
+		if (kafka_now_ms() - began > INIT_MS)
+			say_failing(pub);
 	}
 	/* the first produce to a topic nobody asked about waits up to a second (before 2.10.1) */
 	pub->warm = rd_kafka_topic_new(pub->rk, pub->p->config->notifications_topic, NULL);
@@ -726,17 +743,6 @@ static void close_producer(struct publisher *pub)
 	pub->rk = NULL;
 }
 
-static void say_failing(struct publisher *pub)
-{
-	int64_t now = kafka_now_ms();
-
-	if (stopping(pub) || (pub->said_ms && now - pub->said_ms < SAY_MS))
-		return;
-	pub->said_ms = now;
-	log_warn("SN-PUBLISH-FAILING", "publishing to %s: %s; trying again, nothing is lost",
-		 pub->p->config->notifications_topic, pub->why);
-}
-
 static enum verdict session(struct publisher *pub)
 {
 	enum verdict v = open_producer(pub);
@@ -806,7 +812,9 @@ static void *run(void *arg)
 		/* a fenced producer may have a successor: only a new assignment can tell */
 		if (v == PUB_NOT_OWNER || v == PUB_YIELD || v == PUB_FENCED)
 			break;
-		if (v == PUB_TOO_LARGE)
+		if (v == PUB_REOPEN && pub->why[0])
+			say_failing(pub);
+		else if (v == PUB_TOO_LARGE)
 			believe_less(pub);
 		else if (v == PUB_DENIED)
 			log_error("SN-PUBLISH-DENIED",
