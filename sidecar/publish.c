@@ -228,7 +228,8 @@ static int collect_partition(struct publisher *pub, struct state_view *v, int p)
 	/* what a round will find belongs before the changes from `due` on */
 	int64_t limit = row.due >= 0 ? row.due : row.applied;
 	rc = state_view_journal(v, p, pub->at[p].offset, pub->at[p].n, &c);
-	while (!rc && !full(pub) && c.offset < limit) {
+	/* at the very end of what was applied stand gone keys, where nothing came after `due` */
+	while (!rc && !full(pub) && (c.offset < limit || (row.due < 0 && c.offset == limit))) {
 		if ((rc = take_entry(pub, &c, p)))
 			return rc;
 		rc = state_view_journal_next(v, &c);
