@@ -1,8 +1,10 @@
 #include "config.h"
 #include "escape.h"
 #include "log.h"
+#include "mark.h"
 #include "nearest.h"
 #include "property.h"
+#include "redis.h"
 #include "refuse.h"
 
 #include <ctype.h>
@@ -148,8 +150,26 @@ static const struct option {
 	{ "reconcile", ENUM, F(reconcile), "auto", NULL, 0, 0, reconcile_words,
 	  "Look for deletes that compaction has purged: when some may have been missed, once at "
 	  "every start, or never." },
-	{ "redis.uri", LATER, 0, "", NULL, 0, 0, NULL, NULL },
-	{ "redis.prefix", LATER, 0, "", NULL, 0, 0, NULL, NULL },
+	{ "redis.uri", TEXT, F(redis_uri), "", NULL, 0, 0, NULL,
+	  "A Redis to keep in step with the topic: `redis://HOST[:PORT][/DB]`, `rediss://` the "
+	  "same "
+	  "over TLS, `unix:/PATH[?db=DB]`. Empty: none." },
+	{ "redis.prefix", TEXT, F(redis_prefix), NULL, "`<source.topic>:`", 0, 0, NULL,
+	  "A key there is this and the key's bytes, its value the value's bytes. What begins so "
+	  "and "
+	  "is not in the topic is deleted." },
+	{ "redis.adopt", BOOL, F(redis_adopt), "false", NULL, 0, 0, NULL,
+	  "Take keys over that are under the prefix and not known to be this pipeline's." },
+	{ "redis.user", TEXT, F(redis_user), "", NULL, 0, 0, NULL,
+	  "The ACL user to log in as. Empty: the default user." },
+	{ "redis.password.file", TEXT, F(redis_password_file), "", NULL, 0, 0, NULL,
+	  "A file with the password, read at every connection. Empty: no login." },
+	{ "redis.tls.ca", TEXT, F(redis_tls_ca), "", NULL, 0, 0, NULL,
+	  "A file with the certificates to trust. Empty: those of the system." },
+	{ "redis.tls.cert", TEXT, F(redis_tls_cert), "", NULL, 0, 0, NULL,
+	  "A file with the own certificate and its chain. Empty: none." },
+	{ "redis.tls.key", TEXT, F(redis_tls_key), "", NULL, 0, 0, NULL,
+	  "A file with the key of redis.tls.cert." },
 	{ "http.listen", LATER, 0, "", NULL, 0, 0, NULL, NULL },
 	{ "log.level", ENUM, F(log_level), "info", NULL, 0, 0, level_words,
 	  "The least important messages to write." },
@@ -550,12 +570,39 @@ static int default_topic(struct config *c, char *err, size_t err_len)
 	return 0;
 }
 
+static int check_redis(struct config *c, char *err, size_t err_len)
+{
+	struct redis_uri u;
+	char why[MESSAGE_MAX];
+
+	if (!c->redis_prefix && asprintf(&c->redis_prefix, "%s:", c->source_topic) < 0) {
+		c->redis_prefix = NULL;
+		return refuse_memory(err, err_len);
+	}
+	if (!*c->redis_uri)
+		return 0;
+	if (redis_uri_parse(&u, c->redis_uri, why, sizeof(why)))
+		return refuse(err, err_len, "redis.uri: %s", why);
+	if (strlen(c->redis_prefix) > MARK_PREFIX_MAX)
+		return refuse(err, err_len, "redis.prefix: has more than %d bytes",
+			      MARK_PREFIX_MAX);
+	if (!mark_prefix_allowed(c->redis_prefix))
+		return refuse(
+			err, err_len,
+			"redis.prefix: '%s' and %s, under which the mirror keeps its positions, "
+			"must not begin with one another",
+			c->redis_prefix, MARK_KEYS);
+	return 0;
+}
+
 int config_check(struct config *c, char *err, size_t err_len)
 {
 	int rc = check_required(c, err, err_len);
 
 	if (!rc && !c->notifications_topic)
 		rc = default_topic(c, err, err_len);
+	if (!rc)
+		rc = check_redis(c, err, err_len);
 	if (rc)
 		return rc;
 	if (!strcmp(c->notifications_topic, c->source_topic))

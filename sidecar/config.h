@@ -50,6 +50,11 @@ struct config {
 	int notifications_start;      /* enum note_start */
 	bool notifications_unchanged;
 	int reconcile;
+	char *redis_uri;    /* "": no mirror */
+	char *redis_prefix; /* defaults to <source.topic>: */
+	bool redis_adopt;
+	char *redis_user, *redis_password_file; /* "": none */
+	char *redis_tls_ca, *redis_tls_cert, *redis_tls_key;
 	int log_level; /* enum log_level in log.h */
 	int log_format;
 };

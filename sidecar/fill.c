@@ -442,7 +442,7 @@ static int open_all(struct fill *f, const struct position *published)
 	if (sort_open(&f->sort, f->c->state_dir, (size_t)f->c->sort_memory,
 		      (enum moved)f->c->source_moved))
 		return failed(f, -ENOMEM, NULL);
-	if (intake_open(&f->in, f->c, true, f->n, from, f->err, f->err_len)) {
+	if (intake_open(&f->in, f->c, INTAKE_FILL, f->n, from, f->err, f->err_len)) {
 		*f->id = "SN-KAFKA-CONFIG";
 		return FILL_BROKEN;
 	}

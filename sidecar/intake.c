@@ -28,7 +28,8 @@ static const struct queue_limit fill_queue = { 200000, 32768 };
 
 struct intake {
 	const struct config *config;
-	bool fill, headers;
+	enum intake_use use;
+	bool headers;
 	struct queue_limit limit;
 	struct kafka_counts counts;
 	struct kafka_hooks hooks;
@@ -97,6 +98,9 @@ static struct config_pair pair(const char *key, const char *value)
 /* Over what kafka.c sets, under what the user does. */
 static rd_kafka_t *open_client(struct intake *in, char *err, size_t err_len)
 {
+	static const enum kafka_role roles[] = { [INTAKE_TAIL] = KAFKA_TAIL,
+						 [INTAKE_FILL] = KAFKA_FILL,
+						 [INTAKE_MIRROR] = KAFKA_MIRROR };
 	struct config c = *in->config;
 	char records[16], kbytes[16];
 	struct config_pair *v = calloc(c.kafka.n + 4, sizeof(*v));
@@ -108,21 +112,20 @@ static rd_kafka_t *open_client(struct intake *in, char *err, size_t err_len)
 	snprintf(kbytes, sizeof(kbytes), "%d", in->limit.kbytes);
 	v[n++] = pair("queued.min.messages", records);
 	v[n++] = pair("queued.max.messages.kbytes", kbytes);
-	if (in->fill)
+	if (in->use != INTAKE_TAIL)
 		v[n++] = pair("fetch.max.bytes", FILL_FETCH_BYTES);
 	if (rd_kafka_version() >= QUEUE_BACKOFF_SINCE)
 		v[n++] = pair("fetch.queue.backoff.ms", FULL_BACKOFF_MS);
 	for (size_t i = 0; i < c.kafka.n; i++)
 		v[n++] = c.kafka.v[i];
 	c.kafka = (struct config_pairs){ v, n };
-	rd_kafka_t *rk =
-		kafka_new(&c, in->fill ? KAFKA_FILL : KAFKA_TAIL, &in->hooks, err, err_len);
+	rd_kafka_t *rk = kafka_new(&c, roles[in->use], &in->hooks, err, err_len);
 	free(v);
 	return rk;
 }
 
-int intake_open(struct intake **out, const struct config *c, bool fill, int n, const int64_t *from,
-		char *err, size_t err_len)
+int intake_open(struct intake **out, const struct config *c, enum intake_use use, int n,
+		const int64_t *from, char *err, size_t err_len)
 {
 	struct intake *in = calloc(1, sizeof(*in));
 
@@ -130,10 +133,11 @@ int intake_open(struct intake **out, const struct config *c, bool fill, int n, c
 		return -ENOMEM;
 	in->config = c;
 	in->n = n;
-	in->fill = fill;
+	in->use = use;
 	/* a fill needs none but those that it keeps, and looking for them costs a third of taking */
-	in->headers = !fill || strcmp(c->state_headers, "none");
-	in->limit = fill ? fill_queue : tail_queue;
+	in->headers =
+		use == INTAKE_TAIL || (use == INTAKE_FILL && strcmp(c->state_headers, "none"));
+	in->limit = use == INTAKE_TAIL ? tail_queue : fill_queue;
 	in->hooks.counts = &in->counts;
 	in->rk = open_client(in, err, err_len);
 	if (in->rk)

@@ -1,7 +1,7 @@
 /*
  * intake.h - a consumer's messages become a batch.  What tail and fill share.
  *
- *   intake_open(&in, config, KAFKA_TAIL, topic, n, from, err, sizeof err);
+ *   intake_open(&in, config, INTAKE_TAIL, n, from, err, sizeof err);
  *   while (intake_take(in, timeout_ms, max, &events, err, sizeof err) == 0) {
  *           ... apply in->batch ...
  *           intake_clear(in);
@@ -35,10 +35,17 @@ struct intake_events {
 	int64_t offset;
 };
 
+/* Whose records those are: names the client, and bounds what it keeps in memory. */
+enum intake_use {
+	INTAKE_TAIL,
+	INTAKE_FILL,   /* without headers, but those that the state keeps */
+	INTAKE_MIRROR, /* without headers */
+};
+
 /** `from` [n]: where to start; INTAKE_LOG_START for the beginning of the log. */
 enum { INTAKE_LOG_START = -2 };
-int intake_open(struct intake **out, const struct config *c, bool fill, int n, const int64_t *from,
-		char *err, size_t err_len);
+int intake_open(struct intake **out, const struct config *c, enum intake_use use, int n,
+		const int64_t *from, char *err, size_t err_len);
 void intake_close(struct intake *in); /* NULL is allowed */
 
 /**

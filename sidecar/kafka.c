@@ -138,7 +138,7 @@ static int set_pairs(rd_kafka_conf_t *conf, const struct config_pairs *pairs, co
 static const char *role_name(enum kafka_role role)
 {
 	static const char *const names[] = { "query", "peek",    "tail", "fill",
-					     "owner", "publish", "tool" };
+					     "owner", "publish", "tool", "mirror" };
 	return names[role];
 }
 
@@ -176,7 +176,8 @@ static int set_role(rd_kafka_conf_t *conf, const struct config *c, enum kafka_ro
 	    (role == KAFKA_OWNER && (rc = set_all(conf, owning, err, err_len))) ||
 	    (role == KAFKA_PEEK && (rc = set_all(conf, peeking, err, err_len))) ||
 	    (role == KAFKA_QUERY && (rc = set_all(conf, querying, err, err_len))) ||
-	    ((role == KAFKA_TAIL || role == KAFKA_FILL || role == KAFKA_TOOL) &&
+	    ((role == KAFKA_TAIL || role == KAFKA_FILL || role == KAFKA_TOOL ||
+	      role == KAFKA_MIRROR) &&
 	     (rc = set_all(conf, tailing, err, err_len))))
 		return rc;
 	return rd_kafka_conf_set(conf, "group.id", c->name ? group : "sidenote-tool", err,

@@ -32,7 +32,8 @@ enum kafka_role {
 	KAFKA_FILL,
 	KAFKA_OWNER,
 	KAFKA_PUBLISH,
-	KAFKA_TOOL
+	KAFKA_TOOL,
+	KAFKA_MIRROR
 };
 
 /* What one handle counts; lives as long as the handle's user. */

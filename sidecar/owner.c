@@ -1,6 +1,7 @@
 #include "owner.h"
 #include "log.h"
 #include "metrics.h"
+#include "mirror.h"
 #include "publish.h"
 
 #include <errno.h>
@@ -26,6 +27,7 @@ struct owner {
 	struct kafka_counts counts;
 	struct kafka_hooks hooks;
 	struct publisher *publisher;
+	struct mirror *mirror; /* NULL: none configured */
 	struct standing *standings;
 	struct kafka_committed *committed;
 	bool subscribed, known;
@@ -36,10 +38,11 @@ struct owner {
 	pthread_t thread;
 };
 
-/* ---- the publisher's life ---- */
+/* ---- the life of those who write to the world ---- */
 
 static void stop_publisher(struct owner *o)
 {
+	mirror_halt(o->mirror); /* both at once */
 	if (!publish_stop(o->publisher, STOP_MS)) {
 		log_error("SN-PUBLISHER-STUCK",
 			  "the publisher does not stop within %d ms; ending the process before "
@@ -48,6 +51,18 @@ static void stop_publisher(struct owner *o)
 		_exit(3);
 	}
 	o->publisher = NULL;
+}
+
+static void stop_mirror(struct owner *o)
+{
+	if (!mirror_stop(o->mirror, STOP_MS)) {
+		log_error(
+			"SN-REDIS-STUCK",
+			"the mirror does not stop within %d ms; ending the process before another "
+			"leads, which loses nothing: start it again",
+			STOP_MS);
+		_exit(3);
+	}
 }
 
 static bool owns_first(const rd_kafka_topic_partition_list_t *parts)
@@ -74,7 +89,12 @@ static void assigned(struct owner *o, const rd_kafka_topic_partition_list_t *par
 	log_info(NULL, "leading sidenote.%s, generation %d", o->p->config->name, (int)generation);
 	pipeline_role(o->p, "leader");
 	metrics_add(METRIC_LEADERSHIPS, 1);
-	if (publish_start(&o->publisher, o->p, o->query, group))
+	int rc = 0;
+	if (o->p->publishing)
+		rc = publish_start(&o->publisher, o->p, o->query, group);
+	else
+		rd_kafka_consumer_group_metadata_destroy(group);
+	if (rc || (o->mirror && mirror_start(o->mirror)))
 		pipeline_end(o->p, OUTCOME_UNREACHABLE, "SN-MEMORY", "out of memory");
 }
 
@@ -84,7 +104,9 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
 	struct owner *o = opaque;
 	rd_kafka_topic_partition_list_t *none;
 
-	stop_publisher(o); /* before anything is acknowledged, whichever event it is */
+	/* before anything is acknowledged, whichever event it is */
+	stop_publisher(o);
+	stop_mirror(o);
 	if (err != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
 		if (err != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS)
 			log_info(NULL, "group: %s", rd_kafka_err2str(err));
@@ -131,7 +153,7 @@ static void ask_committed(struct owner *o)
 	bool leading = o->publisher, stable = leading || o->want_stable;
 	char err[300];
 
-	if (o->p->offsets_forgotten) {
+	if (o->p->offsets_forgotten || !o->p->publishing) {
 		o->known = true;
 		return;
 	}
@@ -168,6 +190,20 @@ static bool alone_in_group(struct owner *o)
 	return members >= 0 && members <= (o->subscribed ? 1 : 0);
 }
 
+/* Without notifications there is nothing committed that could speak against anybody. */
+static enum fitness look_at_snapshot(const struct owner *o, int *where)
+{
+	for (int p = 0; p < o->p->n; p++) {
+		*where = p;
+		if (o->standings[p].due)
+			return UNFIT_ROUND;
+		if (!o->standings[p].caught_up)
+			return UNFIT_BEHIND;
+	}
+	*where = 0;
+	return FIT;
+}
+
 static enum fitness look(struct owner *o, int *where)
 {
 	const char *self = state_uuid(o->p->state);
@@ -177,6 +213,8 @@ static enum fitness look(struct owner *o, int *where)
 	if (!o->known)
 		return UNFIT_UNKNOWN;
 	pipeline_standings(o->p, o->standings);
+	if (!o->p->publishing)
+		return look_at_snapshot(o, where);
 	f = decide_fitness(o->standings, o->p->n, self, false, where);
 	/* asking who is in the group costs a request: only where the answer matters */
 	if (f == UNFIT_NOT_WHOLE && (o->publisher || alone_in_group(o)))
@@ -286,14 +324,16 @@ static void *run(void *arg)
 		poll_group(o);
 		consider(o);
 	}
-	kafka_leave(o->rk); /* calls back for the revoke: the publisher stops there */
+	kafka_leave(o->rk); /* calls back for the revoke: both stop there */
 	stop_publisher(o);
+	stop_mirror(o);
 	return NULL;
 }
 
 static void free_owner(struct owner *o)
 {
 	kafka_free(o->rk);
+	mirror_close(o->mirror);
 	free(o->standings);
 	free(o->committed);
 	free(o);
@@ -316,7 +356,7 @@ int owner_start(struct owner **out, struct pipeline *p, rd_kafka_t *query, rd_ka
 					 .opaque = o };
 	o->standings = calloc((size_t)p->n, sizeof(*o->standings));
 	o->committed = calloc((size_t)p->n, sizeof(*o->committed));
-	if (!o->standings || !o->committed)
+	if (!o->standings || !o->committed || (*p->config->redis_uri && mirror_open(&o->mirror, p)))
 		goto out;
 	o->rk = kafka_new(p->config, KAFKA_OWNER, &o->hooks, err, sizeof(err));
 	if (!o->rk) {

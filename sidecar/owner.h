@@ -9,6 +9,7 @@
  *   4. A wakes up.  Its commit is fenced; its revoke callback stops the
  *      publisher and joins it before the revoke is acknowledged, so A is no
  *      member with a fresh generation while its publisher still runs.
+ *   The same holds for the mirror, which Redis fences (mirror.c).
  *
  * The thread polls always; it never fetches (every assignment is acknowledged
  * with an empty one).  The owner of partition 0 leads.

@@ -5,6 +5,7 @@
 #include "kafka.h"
 #include "log.h"
 #include "metrics.h"
+#include "mirror.h"
 #include "owner.h"
 #include "pipeline.h"
 #include "rebuild.h"
@@ -489,7 +490,7 @@ static bool set_up_pipeline(struct run *r)
 	atomic_store(&p->limits.delete_retention_ms, r->source.delete_retention_ms);
 	atomic_store(&p->limits.max_message_bytes, r->notifications.max_message_bytes);
 	p->limits.notification_partitions = r->notifications.partitions;
-	if (!p->publishing)
+	if (!p->publishing && !*r->c->redis_uri)
 		pipeline_role(p, "standalone: no notifications are configured");
 	return true;
 }
@@ -747,7 +748,8 @@ static void run_threads(struct run *r)
 
 	if (tail_start(&tail, &r->p, r->rows)) {
 		pipeline_end(&r->p, OUTCOME_UNREACHABLE, "SN-START", "the tail could not start");
-	} else if (r->p.publishing && owner_start(&owner, &r->p, r->query, r->peek)) {
+	} else if ((r->p.publishing || *r->c->redis_uri) &&
+		   owner_start(&owner, &r->p, r->query, r->peek)) {
 		pipeline_end(&r->p, OUTCOME_UNREACHABLE, "SN-START", "the owner could not start");
 	} else {
 		supervise(r, tail);
@@ -801,8 +803,12 @@ int run_sidecar(const struct config *c, const struct run_options *o)
 	bool refill = false;
 	char err[500];
 	int code;
-	int rc = state_dir_open(&dir, c->state_dir, err, sizeof(err));
 
+	if (mirror_check(c, err, sizeof(err))) {
+		log_error("SN-REDIS-CONFIG", "%s", err);
+		return EXIT_USAGE;
+	}
+	int rc = state_dir_open(&dir, c->state_dir, err, sizeof(err));
 	if (rc) {
 		log_error(rc == -EBUSY ? "SN-STATE-BUSY" : "SN-STATE-IO", "%s", err);
 		return rc == -EBUSY || rc == -EACCES || rc == -ENOENT ? EXIT_USAGE : EXIT_NOT_READY;

@@ -715,7 +715,7 @@ static int make(struct tail *t, const struct state_partition *rows)
 	}
 	int rc = load_rings(t);
 	if (!rc)
-		rc = intake_open(&t->in, t->p->config, false, t->p->n, from, t->err,
+		rc = intake_open(&t->in, t->p->config, INTAKE_TAIL, t->p->n, from, t->err,
 				 sizeof(t->err));
 	if (rc > 0) {
 		pipeline_end(t->p, OUTCOME_USAGE, "SN-KAFKA-CONFIG", "%s", t->err);
