@@ -21,7 +21,7 @@ struct sweep {
 	const struct scan *scan;
 	const struct round_options *o;
 	struct state_partition *rows;
-	uint32_t *n_next; /* [n]: the next free n at (p, due) */
+	uint32_t *n_due, *n_end; /* [n]: the next free n at (p, due), at (p, applied) */
 	struct arena arena;
 	struct gone *v;
 	size_t n;
@@ -32,10 +32,7 @@ struct sweep {
 
 static bool is_gone(const struct sweep *w, const struct record *r)
 {
-	const struct state_partition *row = &w->rows[r->partition];
-
-	return scan_covers(w->scan, r->partition, row->due) && r->offset < row->due &&
-	       !scan_seen(w->scan, r->partition, r->offset);
+	return scan_misses(w->scan, r->partition, r->offset);
 }
 
 static int remember(struct sweep *w, const void *skey, size_t skey_len, const void *rec,
@@ -99,14 +96,16 @@ static int write_one(struct sweep *w, struct state_txn *t, const struct gone *g)
 	/* what fell off the log's start has expired, which is nobody's change */
 	bool expired = w->o->expiring && r.offset < scan_log_start(w->scan, g->partition);
 	if (!rc && w->o->journal && !expired) {
-		const struct change c = { .partition = g->partition,
-					  .offset = row->due,
-					  .n = w->n_next[g->partition]++,
-					  .op = CHANGE_DELETE,
-					  .cause = CAUSE_RECONCILE,
-					  .key = r.flags & RECORD_KEY ? r.key : g->skey,
-					  .key_len =
-						  r.flags & RECORD_KEY ? r.key_len : g->skey_len };
+		bool old = r.offset < row->due;
+		const struct change c = {
+			.partition = g->partition,
+			.offset = old ? row->due : row->applied,
+			.n = old ? w->n_due[g->partition]++ : w->n_end[g->partition]++,
+			.op = CHANGE_DELETE,
+			.cause = CAUSE_RECONCILE,
+			.key = r.flags & RECORD_KEY ? r.key : g->skey,
+			.key_len = r.flags & RECORD_KEY ? r.key_len : g->skey_len
+		};
 		rc = state_journal(t, &c, g->rec, g->rec_len, NULL, 0);
 	}
 	return rc ? rc : state_del(t, g->skey, g->skey_len);
@@ -122,7 +121,7 @@ static int write_found(struct sweep *w, int n)
 	for (size_t i = 0; i < w->n && !rc; i++)
 		rc = write_one(w, t, &w->v[i]);
 	for (int p = 0; p < n && !rc && w->at_end; p++)
-		if (scan_covers(w->scan, p, w->rows[p].due)) {
+		if (scan_covers(w->scan, p)) {
 			struct state_partition row = w->rows[p];
 			row.due = -1;
 			rc = state_partition_set(t, p, &row);
@@ -134,27 +133,36 @@ static int write_found(struct sweep *w, int n)
 	return state_commit(t);
 }
 
-/* A round that was cut short has left entries at (p, due, n): go on after them. */
-static int find_next_n(struct sweep *w, int n)
+/* A round that was cut short has left entries at (p, offset, n): go on after them. */
+static int find_next_n(struct state_view *v, int p, const struct state_partition *row,
+		       int64_t offset, uint32_t *next)
+{
+	struct change c;
+	int rc = state_view_journal(v, p, offset, 0, &c);
+
+	*next = row->published == offset ? row->published_n : 0;
+	while (!rc && c.offset == offset && c.n != CHANGE_N_LOG) {
+		if (c.n >= *next)
+			*next = c.n + 1;
+		rc = state_view_journal_next(v, &c);
+	}
+	return rc == -ENOENT ? 0 : rc;
+}
+
+static int find_all_next_n(struct sweep *w, int n)
 {
 	struct state_view *v;
-	struct change c;
 	int rc = state_view_begin(w->st, &v);
 
 	for (int p = 0; p < n && !rc; p++) {
 		const struct state_partition *row = &w->rows[p];
 		if (row->due < 0)
 			continue;
-		if (row->published == row->due)
-			w->n_next[p] = row->published_n;
-		rc = state_view_journal(v, p, row->due, 0, &c);
-		while (!rc && c.offset == row->due && c.n != CHANGE_N_LOG) {
-			if (c.n >= w->n_next[p])
-				w->n_next[p] = c.n + 1;
-			rc = state_view_journal_next(v, &c);
-		}
-		if (rc == -ENOENT)
-			rc = 0;
+		rc = find_next_n(v, p, row, row->due, &w->n_due[p]);
+		if (!rc)
+			rc = find_next_n(v, p, row, row->applied, &w->n_end[p]);
+		if (row->due == row->applied)
+			w->n_end[p] = w->n_due[p];
 	}
 	state_view_end(v);
 	return rc;
@@ -168,9 +176,10 @@ int round_write(struct state *st, const struct scan *s, int n, struct state_part
 
 	*gone = 0;
 	w.v = calloc(GONE_MAX, sizeof(*w.v));
-	w.n_next = calloc((size_t)n, sizeof(*w.n_next));
-	if (w.v && w.n_next)
-		rc = find_next_n(&w, n);
+	w.n_due = calloc((size_t)n, sizeof(*w.n_due));
+	w.n_end = calloc((size_t)n, sizeof(*w.n_end));
+	if (w.v && w.n_due && w.n_end)
+		rc = find_all_next_n(&w, n);
 	while (!rc && !w.at_end) {
 		rc = find(&w);
 		if (!rc && (w.n || w.at_end))
@@ -179,10 +188,11 @@ int round_write(struct state *st, const struct scan *s, int n, struct state_part
 			*gone += w.n;
 	}
 	for (int p = 0; p < n && !rc; p++)
-		if (scan_covers(s, p, rows[p].due))
+		if (scan_covers(s, p))
 			rows[p].due = -1;
 	arena_free(&w.arena);
 	free(w.v);
-	free(w.n_next);
+	free(w.n_due);
+	free(w.n_end);
 	return rc;
 }

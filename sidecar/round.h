@@ -6,11 +6,12 @@
  *   1. The batch that crosses a gap longer than half of delete.retention.ms
  *      stores due(p) = A before the gap, in its own transaction.
  *   2. The tail catches up: what was updated meanwhile comes from the log.
- *   3. A scan reads [log start, due) and sets one bit per offset seen, then asks
- *      for the log's end E.
- *   4. Once A >= E, each record still stored at (p, r), r < due, with a clear
- *      bit, is gone.  Each is deleted and journaled at (p, due, n), ahead of the
- *      log change at `due`; nothing else is applied meanwhile.
+ *   3. A scan reads [log start, A) and sets one bit per offset seen, then asks
+ *      for the log's end E.  Another gap meanwhile starts it again.
+ *   4. Once A >= E, each record still stored at (p, r) with a clear bit is gone.
+ *      Each is deleted and journaled: r < due at (p, due, n), ahead of the log
+ *      change at `due`; a later one at (p, A, n), as the log change at r comes
+ *      first.  Nothing else is applied meanwhile.
  *   5. due(p) is cleared with the last of them.
  * While due(p) is set nothing at or after `due` is published, and the sidecar
  * is unfit.  A crash in 1 to 5 leaves due(p): the round is done again, and what

@@ -17,7 +17,7 @@ enum { TAKE_MS = 100, TAKE_RECORDS = 10000, ANSWER_MS = 5000, RETRY_MS = 1000 };
 struct scan {
 	const struct config *c;
 	int n;
-	int64_t *due, *log_start, *log_end;
+	int64_t *bound, *log_start, *log_end;
 	bool *done;
 	struct bits *seen;
 	struct intake_events ev;
@@ -34,13 +34,10 @@ enum scan_state scan_state(const struct scan *s) { return (enum scan_state)atomi
 const char *scan_error(const struct scan *s) { return s->err; }
 int64_t scan_log_end(const struct scan *s, int32_t p) { return s->log_end[p]; }
 int64_t scan_log_start(const struct scan *s, int32_t p) { return s->log_start[p]; }
-bool scan_covers(const struct scan *s, int32_t p, int64_t due)
+bool scan_covers(const struct scan *s, int32_t p) { return s->bound[p] >= 0; }
+bool scan_misses(const struct scan *s, int32_t p, int64_t offset)
 {
-	return due >= 0 && s->due[p] == due;
-}
-bool scan_seen(const struct scan *s, int32_t p, int64_t offset)
-{
-	return bits_get(&s->seen[p], offset);
+	return offset < s->bound[p] && !bits_get(&s->seen[p], offset);
 }
 
 void scan_progress(const struct scan *s, int64_t *done, int64_t *all)
@@ -66,7 +63,7 @@ static int mark(struct scan *s, struct intake *in, int64_t *furthest)
 		int p = r->partition;
 		if (s->done[p])
 			continue;
-		if (r->offset >= s->due[p]) {
+		if (r->offset >= s->bound[p]) {
 			s->done[p] = true;
 			intake_pause(in, p);
 			continue;
@@ -79,11 +76,11 @@ static int mark(struct scan *s, struct intake *in, int64_t *furthest)
 	for (int p = 0; p < s->n; p++) {
 		if (!s->ev.eof[p] || s->done[p])
 			continue;
-		/* an end before `due` would make live records look gone: a leader that does not
+		/* an end before the bound would make live records look gone: a leader that does not
 		 * know its high watermark yet, or another topic */
-		if (s->ev.eof_offset[p] < s->due[p]) {
+		if (s->ev.eof_offset[p] < s->bound[p]) {
 			snprintf(s->err, sizeof(s->err), "partition %d ends at %lld, before %lld",
-				 p, (long long)s->ev.eof_offset[p], (long long)s->due[p]);
+				 p, (long long)s->ev.eof_offset[p], (long long)s->bound[p]);
 			return -ERANGE;
 		}
 		s->done[p] = true;
@@ -116,7 +113,7 @@ static int read_log(struct scan *s, struct intake *in, int64_t *furthest)
 static int ask_watermarks(struct scan *s, rd_kafka_t *rk, int64_t *low, int64_t *high)
 {
 	for (int p = 0; p < s->n; p++) {
-		while (s->due[p] >= 0 &&
+		while (s->bound[p] >= 0 &&
 		       kafka_watermarks(rk, s->c->source_topic, p, ANSWER_MS, &low[p], &high[p],
 					s->err, sizeof(s->err))) {
 			if (atomic_load(&s->stop))
@@ -147,9 +144,10 @@ static void *run(void *arg)
 	if (!rc)
 		rc = read_log(s, in, furthest);
 	intake_close(in);
-	/* asked for after the last bit was set: what is appended later is the tail's to see */
+	/* asked for after the last bit was set: what is appended later is the tail's to see, and
+	 * what fell off the start while it was read has expired as well */
 	if (!rc)
-		rc = ask_watermarks(s, rk, furthest, s->log_end);
+		rc = ask_watermarks(s, rk, s->log_start, s->log_end);
 	kafka_free(rk);
 	free(from);
 	free(furthest);
@@ -159,7 +157,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-int scan_start(struct scan **out, const struct config *c, int n, const int64_t *due)
+int scan_start(struct scan **out, const struct config *c, int n, const int64_t *bound)
 {
 	struct scan *s = calloc(1, sizeof(*s));
 	size_t m = (size_t)n;
@@ -168,20 +166,20 @@ int scan_start(struct scan **out, const struct config *c, int n, const int64_t *
 		return -ENOMEM;
 	s->c = c;
 	s->n = n;
-	s->due = calloc(m, sizeof(*s->due));
+	s->bound = calloc(m, sizeof(*s->bound));
 	s->log_start = calloc(m, sizeof(*s->log_start));
 	s->log_end = calloc(m, sizeof(*s->log_end));
 	s->done = calloc(m, sizeof(*s->done));
 	s->seen = calloc(m, sizeof(*s->seen));
 	s->ev.eof = calloc(m, sizeof(*s->ev.eof));
 	s->ev.eof_offset = calloc(m, sizeof(*s->ev.eof_offset));
-	if (!s->due || !s->log_start || !s->log_end || !s->done || !s->seen || !s->ev.eof ||
+	if (!s->bound || !s->log_start || !s->log_end || !s->done || !s->seen || !s->ev.eof ||
 	    !s->ev.eof_offset)
 		goto out;
 	for (int p = 0; p < n; p++) {
-		s->due[p] = due[p];
-		s->done[p] = due[p] <= 0;
-		s->offsets_all += due[p] > 0 ? due[p] : 0;
+		s->bound[p] = bound[p];
+		s->done[p] = bound[p] <= 0;
+		s->offsets_all += bound[p] > 0 ? bound[p] : 0;
 	}
 	if (!pthread_create(&s->thread, NULL, run, s)) {
 		s->started = true;
@@ -203,7 +201,7 @@ void scan_free(struct scan *s)
 	for (int p = 0; s->seen && p < s->n; p++)
 		bits_free(&s->seen[p]);
 	free(s->seen);
-	free(s->due);
+	free(s->bound);
 	free(s->log_start);
 	free(s->log_end);
 	free(s->done);

@@ -1,10 +1,10 @@
 /*
- * scan.h - the second reader of a round: which offsets below `due` are still in
- * the log.
+ * scan.h - the second reader of a round: which offsets below a bound are still
+ * in the log.
  *
- *   scan_start(&s, config, n, due, err, sizeof err);
+ *   scan_start(&s, config, n, bound);
  *   while (scan_state(s) == SCAN_RUNNING) ...
- *   if (!scan_seen(s, p, offset)) the record was removed by compaction
+ *   if (scan_misses(s, p, offset)) the record was removed by compaction
  *   scan_end(s, p)   the log's end, asked for after the last bit was set
  *   scan_free(s);
  *
@@ -22,18 +22,19 @@ struct scan;
 
 enum scan_state { SCAN_RUNNING, SCAN_DONE, SCAN_FAILED };
 
-/** `due` [n]: scan below this offset; -1: not this partition.  0 or -errno. */
-int scan_start(struct scan **out, const struct config *c, int n, const int64_t *due);
+/** `bound` [n]: scan below this offset; -1: not this partition.  0 or -errno. */
+int scan_start(struct scan **out, const struct config *c, int n, const int64_t *bound);
 enum scan_state scan_state(const struct scan *s);
 /** Why it failed; one line. */
 const char *scan_error(const struct scan *s);
 /** Offsets read so far and in all, for progress. */
 void scan_progress(const struct scan *s, int64_t *done, int64_t *all);
-/** Whether this scan says anything about partition p below `due`. */
-bool scan_covers(const struct scan *s, int32_t p, int64_t due);
-bool scan_seen(const struct scan *s, int32_t p, int64_t offset);
+/** Whether this scan says anything about partition p ... */
+bool scan_covers(const struct scan *s, int32_t p);
+/** ... and about this offset, that it was removed. */
+bool scan_misses(const struct scan *s, int32_t p, int64_t offset);
 int64_t scan_log_end(const struct scan *s, int32_t p);
-/** Where the log began when the scan did. */
+/** Where the log began when the scan had ended: what is below may have fallen off it. */
 int64_t scan_log_start(const struct scan *s, int32_t p);
 /** Stop and free; NULL is allowed. */
 void scan_free(struct scan *s);

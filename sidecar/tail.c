@@ -43,11 +43,14 @@ struct tail {
 	struct ring *rings;
 	bool *catching;  /* [n]: no EOF event since the start */
 	bool *caught_up; /* [n]: the opposite, as the others see it */
+	bool *behind;    /* [n]: no EOF event since a gap was crossed */
 	struct standing *standings;
 	struct apply_counts counts;
 	int64_t last_commit_ms;
-	bool waiting, denied; /* said so in the log */
-	struct scan *scan;    /* of the round that is under way; NULL: none */
+	bool waiting, denied;        /* said so in the log */
+	struct scan *scan;           /* of the round that is under way; NULL: none */
+	bool scan_again;             /* another gap was crossed meanwhile */
+	int64_t began_ms, lasted_ms; /* of this and the last turn of the loop, CLOCK_BOOTTIME */
 	int64_t round_said_ms;
 	bool always_done;     /* reconcile=always: once per start */
 	bool forced;          /* somebody asked for a round */
@@ -107,6 +110,7 @@ static void settle(struct tail *t)
 		if (t->ev.eof[p]) {
 			t->catching[p] = false;
 			t->caught_up[p] = true;
+			t->behind[p] = false;
 		}
 	bool all = true;
 	for (int p = 0; p < t->p->n; p++)
@@ -137,24 +141,43 @@ void tail_confirm(struct tail *t, int part, int64_t end, int64_t asked_wall_ms,
 	pthread_mutex_unlock(&t->lock);
 }
 
-/* The batch that crosses a gap stores where the gap began, before it moves the position. */
-static void cross_gap(struct tail *t, int p)
+/* Whether this thread may just have been kept from running for too long: stopped, or by a disk. */
+static bool was_paused(const struct tail *t, int64_t retention)
+{
+	int64_t ms = tail_boot_ms() - t->began_ms;
+
+	return decide_round_due(ms > t->lasted_ms ? ms : t->lasted_ms, retention, true);
+}
+
+/*
+ * The batch that crosses a gap stores where the gap began, before it moves the
+ * position.  Whether there was one.
+ */
+static bool cross_gap(struct tail *t, int p)
 {
 	struct state_partition *row = &t->rows[p];
 	int64_t retention = atomic_load(&t->p->limits.delete_retention_ms);
 	int64_t away = away_ms(row);
+	bool gap = decide_round_due(away, retention, !t->catching[p]);
 
-	if (row->due >= 0 || (t->p->config->reconcile == RECONCILE_OFF && !t->forced))
-		return;
-	if (decide_round_due(away, retention, !t->catching[p]))
+	if (t->p->config->reconcile == RECONCILE_OFF && !t->forced)
+		return false;
+	if (row->due >= 0) {
+		/* of a topic that keeps no tombstones, nearly every record crosses a gap: that alone
+		 * must not keep a round from its end */
+		t->scan_again |= gap && (away > LIVE_MS || was_paused(t, retention));
+		return gap;
+	}
+	if (gap)
 		log_info(NULL,
 			 "%s [%d] was last read to its end %lld s ago, more than half of "
 			 "delete.retention.ms=%lld: looking for deletes that were purged unseen",
 			 t->p->config->source_topic, p, (long long)(away / 1000),
 			 (long long)retention);
 	else if (!(t->p->config->reconcile == RECONCILE_ALWAYS && !t->always_done) && !t->forced)
-		return;
+		return false;
 	row->due = row->applied;
+	return gap;
 }
 
 static void cross_gaps(struct tail *t)
@@ -164,9 +187,11 @@ static void cross_gaps(struct tail *t)
 	for (int p = 0; p < t->p->n; p++)
 		if (t->ev.eof[p] || t->forced)
 			cross_gap(t, p);
-	for (size_t i = 0; i < b->n; i++)
-		if (i == 0 || b->v[i].rec.partition != b->v[i - 1].rec.partition)
-			cross_gap(t, b->v[i].rec.partition);
+	for (size_t i = 0; i < b->n; i++) {
+		int p = b->v[i].rec.partition;
+		if (i == 0 || p != b->v[i - 1].rec.partition)
+			t->behind[p] |= cross_gap(t, p); /* until settle() sees the end */
+	}
 }
 
 int tail_follow(struct tail *t, struct delta *d, int64_t *from)
@@ -532,20 +557,22 @@ static bool something_to_commit(struct tail *t)
 
 static bool start_scan(struct tail *t)
 {
-	int64_t *due = calloc((size_t)t->p->n, sizeof(*due));
+	int64_t *bound = calloc((size_t)t->p->n, sizeof(*bound));
 	bool any = false, caught_up = true;
-	int rc = due ? 0 : -ENOMEM;
+	int rc = bound ? 0 : -ENOMEM;
 
 	for (int p = 0; p < t->p->n && !rc; p++) {
-		due[p] = t->rows[p].due;
-		any |= due[p] >= 0;
-		caught_up &= t->caught_up[p];
+		/* what was read until the end was seen may have been fetched before the gap */
+		bound[p] = t->rows[p].due >= 0 ? t->rows[p].applied : -1;
+		any |= bound[p] >= 0;
+		caught_up &= t->caught_up[p] && !t->behind[p];
 	}
+	t->scan_again = false;
 	if (!rc && any && caught_up) {
 		log_info(NULL, "round: reading %s again", t->p->config->source_topic);
-		rc = scan_start(&t->scan, t->p->config, t->p->n, due);
+		rc = scan_start(&t->scan, t->p->config, t->p->n, bound);
 	}
-	free(due);
+	free(bound);
 	if (rc)
 		fail(t, rc);
 	return rc == 0;
@@ -566,8 +593,7 @@ static void say_progress(struct tail *t)
 static bool has_reached_ends(const struct tail *t)
 {
 	for (int p = 0; p < t->p->n; p++)
-		if (scan_covers(t->scan, p, t->rows[p].due) &&
-		    t->rows[p].applied < scan_log_end(t->scan, p))
+		if (scan_covers(t->scan, p) && t->rows[p].applied < scan_log_end(t->scan, p))
 			return false;
 	return true;
 }
@@ -592,7 +618,8 @@ static bool write_round(struct tail *t)
 	log_info(NULL, "round: done, %llu keys were gone", (unsigned long long)gone);
 	metrics_add(METRIC_ROUNDS_DONE, 1);
 	metrics_add(METRIC_GONE_KEYS, gone);
-	atomic_fetch_add(&t->p->rounds, 1);
+	if (!round_is_due(t)) /* else partitions became due meanwhile: theirs is still to come */
+		atomic_fetch_add(&t->p->rounds, 1);
 	pipeline_applied(t->p, t->rows, t->caught_up, t->waiting);
 	return true;
 }
@@ -600,6 +627,10 @@ static bool write_round(struct tail *t)
 /* Between two batches: start a scan that is due, or write what one has found. */
 static bool go_round(struct tail *t)
 {
+	if (t->scan_again) {
+		scan_free(t->scan);
+		t->scan = NULL;
+	}
 	if (!t->scan)
 		return start_scan(t);
 	switch (scan_state(t->scan)) {
@@ -632,7 +663,11 @@ static void *run(void *arg)
 	struct tail *t = arg;
 
 	wait_lease(t);
+	t->began_ms = tail_boot_ms();
 	while (!pipeline_stopping(t->p)) {
+		int64_t now = tail_boot_ms();
+		t->lasted_ms = now - t->began_ms;
+		t->began_ms = now;
 		take_follower(t);
 		memset(t->ev.eof, 0, (size_t)t->p->n * sizeof(*t->ev.eof));
 		metrics_set(METRIC_TAIL_WAITING, t->waiting);
@@ -680,6 +715,7 @@ static void free_tail(struct tail *t)
 	free(t->rings);
 	free(t->catching);
 	free(t->caught_up);
+	free(t->behind);
 	free(t->standings);
 	free(t->confirmed);
 	free(t->ev.eof);
@@ -697,12 +733,13 @@ static int make(struct tail *t, const struct state_partition *rows)
 	t->rings = calloc(n, sizeof(*t->rings));
 	t->catching = calloc(n, sizeof(*t->catching));
 	t->caught_up = calloc(n, sizeof(*t->caught_up));
+	t->behind = calloc(n, sizeof(*t->behind));
 	t->standings = calloc(n, sizeof(*t->standings));
 	t->confirmed = calloc(n, sizeof(*t->confirmed));
 	t->ev.eof = calloc(n, sizeof(*t->ev.eof));
 	t->ev.eof_offset = calloc(n, sizeof(*t->ev.eof_offset));
 	from = calloc(n, sizeof(*from));
-	if (!t->rows || !t->rings || !t->catching || !t->caught_up || !t->standings ||
+	if (!t->rows || !t->rings || !t->catching || !t->caught_up || !t->behind || !t->standings ||
 	    !t->confirmed || !t->ev.eof || !t->ev.eof_offset || !from) {
 		free(from);
 		return -ENOMEM;
