@@ -2,6 +2,7 @@
 #include "apply.h"
 #include "delta.h"
 #include "fill.h"
+#include "kafka.h"
 #include "log.h"
 
 #include <errno.h>
@@ -10,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { POLL_MS = 100, RECORDS_PER_TXN = 50000 };
+enum { POLL_MS = 100, ANSWER_MS = 5000, FILL_MS = 10000, RECORDS_PER_TXN = 50000 };
 
 struct rebuild {
 	struct pipeline *p;
@@ -110,11 +111,57 @@ static int drain(struct rebuild *r, char *err, size_t err_len)
 	return rc;
 }
 
+/* A key that is gone is told from the old generation, and a new one may lack it already. */
+static int no_round_is_due(struct rebuild *r, const struct standing *s, char *err, size_t err_len)
+{
+	for (int p = 0; p < r->n; p++)
+		if (s[p].due) {
+			snprintf(err, err_len, "a round has become due meanwhile; ask again");
+			return -EAGAIN;
+		}
+	return 0;
+}
+
+/*
+ * What the fill did not find in the log any more was superseded by records that
+ * the tail must have read before the switch, or the old value would be lost.
+ */
+static int wait_tail(struct rebuild *r, char *err, size_t err_len)
+{
+	struct standing *s = calloc((size_t)r->n, sizeof(*s));
+	rd_kafka_t *rk = kafka_new(r->c, KAFKA_QUERY, NULL, err, err_len);
+	int64_t low, end;
+	int rc = s && rk ? 0 : -ENOMEM;
+
+	for (int p = 0; p < r->n && !rc; p++) {
+		rc = kafka_watermarks(rk, r->c->source_topic, p, ANSWER_MS, &low, &end, err,
+				      err_len);
+		while (!rc) {
+			pipeline_standings(r->p, s);
+			if ((rc = no_round_is_due(r, s, err, err_len)) || s[p].applied >= end)
+				break;
+			usleep(POLL_MS * 1000);
+			if (stopping(r))
+				rc = -EINTR;
+		}
+	}
+	kafka_free(rk);
+	free(s);
+	return rc;
+}
+
+/* Then a tombstone below A0 may have been purged under it, whose key it has read before. */
+static bool fill_took_too_long(struct rebuild *r, int64_t ms)
+{
+	return ms > FILL_MS &&
+	       decide_round_due(ms, atomic_load(&r->p->limits.delete_retention_ms), true);
+}
+
 /* Steps 2 and 3. */
 static int fill_beside(struct rebuild *r, char *err, size_t err_len)
 {
 	const struct state_options so = { .lease_ms = state_lease_ms(r->p->state) };
-	int64_t *from = calloc((size_t)r->n, sizeof(*from));
+	int64_t *from = calloc((size_t)r->n, sizeof(*from)), began = kafka_now_ms();
 	const char *id;
 	int rc;
 
@@ -133,6 +180,16 @@ static int fill_beside(struct rebuild *r, char *err, size_t err_len)
 	say(r, "filling the new generation");
 	rc = fill_run(r->c, r->fresh, r->n, r->from, r->rows, &r->stop, &id, err, err_len);
 	if (rc)
+		goto out;
+	if (fill_took_too_long(r, kafka_now_ms() - began)) {
+		snprintf(err, err_len,
+			 "filling took longer than half of delete.retention.ms: a "
+			 "delete may have been purged before it was read");
+		rc = -ETIME;
+		goto out;
+	}
+	say(r, "waiting until the tail has read what was written meanwhile");
+	if ((rc = wait_tail(r, err, err_len)))
 		goto out;
 	say(r, "applying what changed meanwhile");
 	rc = drain(r, err, err_len);
@@ -214,7 +271,12 @@ int rebuild_finish(struct rebuild *r, struct state *live, char *err, size_t err_
 			 state_strerror(delta_failed(r->delta)));
 		return -1;
 	}
-	if (drain(r, err, err_len))
+	struct standing *s = calloc((size_t)r->n, sizeof(*s));
+	if (s)
+		pipeline_standings(r->p, s);
+	rc = s ? no_round_is_due(r, s, err, err_len) : -ENOMEM;
+	free(s);
+	if (rc || drain(r, err, err_len))
 		return -1;
 	rc = state_take_over(r->fresh, live);
 	if (rc) {
