@@ -824,6 +824,27 @@ class StateDirectory(BadInput):
             f.seek(begin)
             f.write(bytes(size - begin))
 
+    def test_a_record_that_was_changed_on_disk_stops_it_when_it_is_needed(self):
+        topic, work = self.loaded()
+        work.put(b"flipped", b'{"value":"%s"}' % (b"x" * 3000))
+        work.flush()
+        sidecar, start = self.running(topic)
+        sidecar.term()
+        path = data_file(sidecar)
+        with open(path, "rb") as f:
+            at = f.read().rindex(b"x" * 3000)
+        with open(path, "r+b") as f:
+            f.seek(at + 1000)
+            f.write(b"y")
+        sidecar.start()
+        sidecar.wait_ready()
+        work.put(b"flipped", b'{"value":"new"}')
+        work.flush()
+        text = self.ends(sidecar, BROKEN, "SN-RECORD-CHECKSUM", sidecar.state_dir, "'flipped'")
+        self.assertIn("remove the state directory", text)
+        sidecar.remove_state()
+        self.assertGreater(self.goes_on(sidecar, work, start).gap, 0)
+
     def test_a_state_directory_that_is_gone_is_filled_anew(self):
         _, work, sidecar, start = self.stopped()
         work.change(50)
@@ -958,7 +979,7 @@ class Slow(Recreating):
     the class is, and a test takes it to its end."""
 
     SCENARIOS = ("shorter_at_the_start", "notification_topic_deleted", "partition_added",
-                 "offsets_ahead")
+                 "offsets_ahead", "limit_lowered")
 
     @classmethod
     def setUpClass(cls):
@@ -989,6 +1010,25 @@ class Slow(Recreating):
 
     def test_offsets_beyond_the_end_of_the_topic_stop_it(self):
         self.to_the_end("offsets_ahead")
+
+    def test_a_limit_that_is_lowered_while_running_is_found_out(self):
+        self.to_the_end("limit_lowered")
+
+    def limit_lowered(self):
+        topic, work = self.loaded(keys=20)
+        for n in range(5):
+            work.put(b"large-%d" % n, os.urandom(150_000))
+        work.flush()
+        sidecar, start = self.running(topic)
+        self.kafka.alter_config(sidecar.notifications_topic, {"max.message.bytes": 100_000})
+        for n in range(5):
+            work.put(b"large-%d" % n, os.urandom(150_000))
+        work.flush()
+        yield
+        sidecar.wait_published(timeout=60)
+        self.assertIn("SN-NOTIFICATION-LIMIT", sidecar.log_text())
+        self.assertGreaterEqual(self.goes_on(sidecar, work, start).omitted, 10)
+        self.no_errors(sidecar)
 
     def shorter_at_the_start(self):
         topic, _, sidecar, _ = self.stopped()
