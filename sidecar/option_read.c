@@ -1,5 +1,5 @@
 /* Where options come from: files, the environment, arguments. */
-#include "config.h"
+#include "option.h"
 #include "property.h"
 #include "refuse.h"
 
@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 enum {
-	CONFIG_LINE_MAX = 64 * 1024, /* bytes */
+	LINE_BYTES = 64 * 1024, /* bytes */
 	MESSAGE_MAX = 512,
 };
 
@@ -55,7 +55,7 @@ static ssize_t read_line(FILE *f, char *line, size_t size)
 	return ch == EOF && !n ? -1 : (ssize_t)n;
 }
 
-static int set_line(struct config *c, char *line, char *err, size_t err_len)
+static int set_line(const struct option_table *t, void *c, char *line, char *err, size_t err_len)
 {
 	char *name = trim(line), *equals;
 
@@ -70,31 +70,32 @@ static int set_line(struct config *c, char *line, char *err, size_t err_len)
 		return refuse(err, err_len, "'%.*s' is not name=value", (int)strcspn(name, " \t:"),
 			      name);
 	*equals = '\0';
-	return config_set(c, trim(name), trim(equals + 1), err, err_len);
+	return option_set(t, c, trim(name), trim(equals + 1), err, err_len);
 }
 
-static int set_lines(struct config *c, FILE *f, char *line, int *number, char *err, size_t err_len)
+static int set_lines(const struct option_table *t, void *c, FILE *f, char *line, int *number,
+		     char *err, size_t err_len)
 {
 	ssize_t len;
 	int rc = 0;
 
-	while (!rc && (len = read_line(f, line, CONFIG_LINE_MAX)) != -1) {
+	while (!rc && (len = read_line(f, line, LINE_BYTES)) != -1) {
 		/* what some editors put first */
 		char *text = ++*number == 1 && starts_with(line, "\xef\xbb\xbf") ? line + 3 : line;
 
 		if (len == -2)
-			rc = refuse(err, err_len, "has more than %d bytes", CONFIG_LINE_MAX - 1);
+			rc = refuse(err, err_len, "has more than %d bytes", LINE_BYTES - 1);
 		else if ((size_t)len != strlen(line))
 			rc = refuse(err, err_len, "has a NUL byte: not a text file");
 		else
-			rc = set_line(c, text, err, err_len);
+			rc = set_line(t, c, text, err, err_len);
 	}
 	return rc;
 }
 
-int config_file(struct config *c, const char *path, char *err, size_t err_len)
+int option_file(const struct option_table *t, void *c, const char *path, char *err, size_t err_len)
 {
-	char *line = malloc(CONFIG_LINE_MAX), why[MESSAGE_MAX];
+	char *line = malloc(LINE_BYTES), why[MESSAGE_MAX];
 	FILE *f = fopen(path, "re");
 	int number = 0, rc;
 
@@ -102,7 +103,7 @@ int config_file(struct config *c, const char *path, char *err, size_t err_len)
 		rc = refuse_memory(err, err_len);
 	else if (!f)
 		rc = refuse(err, err_len, "%s: %s", path, strerror(errno));
-	else if ((rc = set_lines(c, f, line, &number, why, sizeof(why))))
+	else if ((rc = set_lines(t, c, f, line, &number, why, sizeof(why))))
 		snprintf(err, err_len, "%s:%d: %s", path, number, why);
 	else if (ferror(f))
 		rc = refuse(err, err_len, "%s: %s", path, strerror(errno));
@@ -130,7 +131,8 @@ static bool is_service_link(const char *name)
 	return port && (!port[5] || (port[5] == '_' && isdigit((unsigned char)port[6])));
 }
 
-static int set_variable(struct config *c, const char *variable, char *err, size_t err_len)
+static int set_variable(const struct option_table *t, void *c, const char *variable, char *err,
+			size_t err_len)
 {
 	size_t len = strcspn(variable, "=");
 	char *full = strndup(variable, len), *name = full ? strdup(full) : NULL;
@@ -142,7 +144,8 @@ static int set_variable(struct config *c, const char *variable, char *err, size_
 	} else if (!is_service_link(full)) {
 		for (char *s = name; *s; s++)
 			*s = *s == '_' ? '.' : tolower((unsigned char)*s);
-		rc = config_set(c, name + strlen(ENV_PREFIX), variable + len + 1, why, sizeof(why));
+		rc = option_set(t, c, name + strlen(ENV_PREFIX), variable + len + 1, why,
+				sizeof(why));
 		if (rc)
 			snprintf(err, err_len, "%s: %s", full, why);
 	}
@@ -151,11 +154,12 @@ static int set_variable(struct config *c, const char *variable, char *err, size_
 	return rc;
 }
 
-int config_environment(struct config *c, char *const *env, char *err, size_t err_len)
+int option_environment(const struct option_table *t, void *c, char *const *env, char *err,
+		       size_t err_len)
 {
 	for (; *env; env++) {
 		int rc = starts_with(*env, ENV_PREFIX) && strchr(*env, '=')
-				 ? set_variable(c, *env, err, err_len)
+				 ? set_variable(t, c, *env, err, err_len)
 				 : 0;
 		if (rc)
 			return rc;
@@ -194,7 +198,8 @@ static int gather(int argc, char **argv, int *n, char *err, size_t err_len)
 	return 0;
 }
 
-static int set_argument(struct config *c, const char *arg, char *err, size_t err_len)
+static int set_argument(const struct option_table *t, void *c, const char *arg, char *err,
+			size_t err_len)
 {
 	const char *equals = strchr(arg, '=');
 	char *name;
@@ -210,15 +215,17 @@ static int set_argument(struct config *c, const char *arg, char *err, size_t err
 			    "a file and say %s.file=PATH",
 			    name, name);
 	else
-		rc = config_set(c, name, equals + 1, err, err_len);
+		rc = option_set(t, c, name, equals + 1, err, err_len);
 	free(name);
 	return rc;
 }
 
+typedef int option_source(const struct option_table *t, void *c, const char *text, char *err,
+			  size_t err_len);
+
 /* Calls `set` for every argument of `letter` among the first `n`. */
-static int each_flag(struct config *c, int n, char **argv, char letter,
-		     int (*set)(struct config *, const char *, char *, size_t), char *err,
-		     size_t err_len)
+static int each_flag(const struct option_table *t, void *c, int n, char **argv, char letter,
+		     option_source *set, char *err, size_t err_len)
 {
 	int rc = 0;
 
@@ -227,29 +234,22 @@ static int each_flag(struct config *c, int n, char **argv, char letter,
 		const char *value = joined ? argv[i] + 2 : argv[i + 1];
 
 		if (is_flag(argv[i], letter))
-			rc = set(c, value, err, err_len);
+			rc = set(t, c, value, err, err_len);
 		i += !joined;
 	}
 	return rc;
 }
 
-int config_sources(struct config *c, int argc, char **argv, int *optind_out, char *err,
-		   size_t err_len)
+int option_sources(const struct option_table *t, void *c, int argc, char **argv, int *optind_out,
+		   char *err, size_t err_len)
 {
 	int n, rc;
 
 	if ((rc = gather(argc, argv, &n, err, err_len)) ||
-	    (rc = each_flag(c, n, argv, 'F', config_file, err, err_len)) ||
-	    (rc = config_environment(c, environ, err, err_len)) ||
-	    (rc = each_flag(c, n, argv, 'X', set_argument, err, err_len)))
+	    (rc = each_flag(t, c, n, argv, 'F', option_file, err, err_len)) ||
+	    (rc = option_environment(t, c, environ, err, err_len)) ||
+	    (rc = each_flag(t, c, n, argv, 'X', set_argument, err, err_len)))
 		return rc;
 	*optind_out = n;
 	return 0;
-}
-
-int config_args(struct config *c, int argc, char **argv, int *optind_out, char *err, size_t err_len)
-{
-	int rc = config_sources(c, argc, argv, optind_out, err, err_len);
-
-	return rc ? rc : config_check(c, err, err_len);
 }
