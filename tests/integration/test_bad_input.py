@@ -522,6 +522,18 @@ class Configuration(BadInput):
                 sidecar.term()
 
 
+    def test_another_number_of_partitions_and_a_short_memory_are_said_and_accepted(self):
+        topic, work = self.loaded(partitions=3)
+        sidecar = self.sidecar(topic)
+        self.kafka.create_topic(sidecar.notifications_topic, 5, {"retention.ms": 3600000})
+        sidecar.start()
+        sidecar.wait_published()
+        start = self.kafka.end_offsets(topic)
+        warned = {i for level, i, _ in said(sidecar) if level == "warn"}
+        self.assertLessEqual({"SN-NOTIFICATIONS-PARTITIONS", "SN-NOTIFICATIONS-RETENTION"}, warned)
+        self.goes_on(sidecar, work, start, notification_partitions=5)
+
+
 class Recreating(BadInput):
     def recreate(self, topic, records):
         """As somebody who wants to empty it; new keys, new values. A moment passes in between:
