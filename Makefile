@@ -40,7 +40,7 @@ LIB_PACKAGES  := lmdb libcrypto libxxhash
 # TLS to Redis is there where hiredis has it (1.0 and later).
 REDIS_TLS     := $(shell $(PKG_CONFIG) --exists hiredis_ssl openssl 2>/dev/null && \
 	echo hiredis_ssl openssl)
-PACKAGES      := rdkafka hiredis $(REDIS_TLS) $(LIB_PACKAGES)
+PACKAGES      := rdkafka hiredis $(REDIS_TLS) libmicrohttpd $(LIB_PACKAGES)
 pkg = $(shell $(PKG_CONFIG) $1 2>/dev/null)
 
 # Those of the hardening flags that this compiler has, on this machine.
@@ -72,7 +72,8 @@ override LDFLAGS += $(SANITIZE)
 # ThreadSanitizer does not know the C11 threads that librdkafka uses.
 TSAN_OBJ := $(if $(filter thread,$(SAN)),$B/tests/tsan_c11_threads.o)
 
-LIBS     := $(or $(call pkg,--libs $(PACKAGES)),-lrdkafka -lhiredis -llmdb -lcrypto -lxxhash)
+LIBS     := $(or $(call pkg,--libs $(PACKAGES)),-lrdkafka -lhiredis -lmicrohttpd -llmdb -lcrypto \
+	-lxxhash)
 LIB_LIBS := $(or $(call pkg,--libs $(LIB_PACKAGES)),-llmdb -lcrypto -lxxhash)
 CMOCKA   := $(or $(call pkg,--libs cmocka),-lcmocka)
 
@@ -115,6 +116,9 @@ $B/%.o: %.c $B/.flags
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# It has these in it as they are.
+$B/sidecar/status_page.o: sidecar/status_page.css sidecar/status_page.js
 
 # Rewritten only when it differs, so that another compiler or flag rebuilds, and nothing else does.
 rewrite = mkdir -p $(@D); cat >$@.$$$$; cmp -s $@.$$$$ $@ && rm $@.$$$$ || mv $@.$$$$ $@

@@ -1,4 +1,5 @@
 #include "config.h"
+#include "http_listen.h"
 #include "mark.h"
 #include "option.h"
 #include "property.h"
@@ -121,7 +122,12 @@ static const struct option_row options[] = {
 	  "A file with the own certificate and its chain. Empty: none." },
 	{ "redis.tls.key", OPTION_TEXT, F(redis_tls_key), "", NULL, 0, 0, NULL,
 	  "A file with the key of redis.tls.cert." },
-	{ "http.listen", OPTION_LATER, 0, "", NULL, 0, 0, NULL, NULL },
+	{ "http.listen", OPTION_TEXT, F(http_listen), "", NULL, 0, 0, NULL,
+	  "Health, metrics, look-ups and a status page: `127.0.0.1:PORT`, `[::1]:PORT`, another "
+	  "address of this host, or `unix:/path`. Empty: none." },
+	{ "http.values", OPTION_BOOL, F(http_values), "false", NULL, 0, 0, NULL,
+	  "Tell keys and values on an address that other hosts reach, too. There is no "
+	  "authentication." },
 	{ "log.level", OPTION_ENUM, F(log_level), "info", NULL, 0, 0, option_log_levels,
 	  "The least important messages to write." },
 	{ "log.format", OPTION_ENUM, F(log_format), "text", NULL, 0, 0, option_log_formats,
@@ -200,6 +206,13 @@ static int default_topic(struct config *c, char *err, size_t err_len)
 	return 0;
 }
 
+static int check_http(const struct config *c, char *err, size_t err_len)
+{
+	struct http_listen l;
+
+	return *c->http_listen ? http_listen_parse(&l, c->http_listen, err, err_len) : 0;
+}
+
 static int check_redis(struct config *c, char *err, size_t err_len)
 {
 	struct redis_uri u;
@@ -233,6 +246,8 @@ int config_check(struct config *c, char *err, size_t err_len)
 		rc = default_topic(c, err, err_len);
 	if (!rc)
 		rc = check_redis(c, err, err_len);
+	if (!rc)
+		rc = check_http(c, err, err_len);
 	if (rc)
 		return rc;
 	if (!strcmp(c->notifications_topic, c->source_topic))

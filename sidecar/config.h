@@ -55,6 +55,8 @@ struct config {
 	bool redis_adopt;
 	char *redis_user, *redis_password_file; /* "": none */
 	char *redis_tls_ca, *redis_tls_cert, *redis_tls_key;
+	char *http_listen; /* "": none */
+	bool http_values;
 	int log_level; /* enum log_level in log.h */
 	int log_format;
 };

@@ -554,6 +554,17 @@ void metrics_set_at(enum metric m, int partition, int64_t v)
 		atomic_store_explicit(place, kept(v), memory_order_relaxed);
 }
 
+void metrics_raise_at(enum metric m, int partition, int64_t v)
+{
+	atomic_llong *place = place_of(m, partition);
+	long long now = place ? atomic_load_explicit(place, memory_order_relaxed) : 0;
+
+	while (place && shown(now) < v &&
+	       !atomic_compare_exchange_weak_explicit(place, &now, kept(v), memory_order_relaxed,
+						      memory_order_relaxed))
+		;
+}
+
 int64_t metrics_value_at(enum metric m, int partition)
 {
 	atomic_llong *place = place_of(m, partition);

@@ -128,6 +128,8 @@ int64_t metrics_wall_us(void);
  */
 void metrics_partitions(int n);
 void metrics_set_at(enum metric m, int partition, int64_t v);
+/** The same, unless it is known to be higher already. */
+void metrics_raise_at(enum metric m, int partition, int64_t v);
 
 int64_t metrics_value(enum metric m);
 int64_t metrics_value_at(enum metric m, int partition);

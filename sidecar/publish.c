@@ -5,6 +5,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "readback.h"
+#include "recent.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -495,9 +496,27 @@ static void count(const struct publisher *pub)
 	metrics_add(METRIC_NOT_NOTIFIED, pub->skipped);
 }
 
+/* For the status page. */
+static void show(const struct publisher *pub)
+{
+	size_t i = pub->n_entries > RECENT_NOTES ? pub->n_entries - RECENT_NOTES : 0;
+	struct change c;
+
+	for (; i < pub->n_entries && recent_is_kept(); i++) {
+		const struct entry *en = &pub->entries[i];
+		if (!change_decode(&c, en->key, JOURNAL_KEY_BYTES, en->value, en->value_len))
+			recent_add(&c,
+				   en->cause == CAUSE_RECONCILE ? "reconcile"
+				   : en->gap                    ? "gap"
+								: "log",
+				   kafka_wall_ms());
+	}
+}
+
 static void took_effect(struct publisher *pub)
 {
 	count(pub);
+	show(pub);
 	for (int p = 0; p < pub->p->n; p++) {
 		if (!pub->moved[p])
 			continue;

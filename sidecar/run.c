@@ -2,6 +2,7 @@
 #include "cmd.h"
 #include "control.h"
 #include "fill.h"
+#include "http.h"
 #include "kafka.h"
 #include "log.h"
 #include "metrics.h"
@@ -762,7 +763,8 @@ static void run_threads(struct run *r)
 
 /* True: once more, `*refill` saying how. */
 static bool run_once(const struct config *c, const struct run_options *o, struct state_dir *dir,
-		     struct control *control, bool was_running, bool *refill, int *code)
+		     struct control *control, struct http *http, bool was_running, bool *refill,
+		     int *code)
 {
 	struct run r = { .c = c,
 			 .o = o,
@@ -775,7 +777,9 @@ static bool run_once(const struct config *c, const struct run_options *o, struct
 
 	if (reach_cluster(&r) && ask_source(&r) && ask_notifications(&r) && ask_committed(&r) &&
 	    prepare_state(&r) && set_up_pipeline(&r)) {
+		http_attach(http, &r.p);
 		run_threads(&r);
+		http_detach(http);
 		enum outcome out = atomic_load(&r.p.outcome);
 		again = !r.ended && goes_on(out);
 		if (out == OUTCOME_SWITCH)
@@ -800,6 +804,7 @@ int run_sidecar(const struct config *c, const struct run_options *o)
 {
 	struct state_dir *dir;
 	struct control *control;
+	struct http *http = NULL;
 	bool refill = false;
 	char err[500];
 	int code;
@@ -818,12 +823,19 @@ int run_sidecar(const struct config *c, const struct run_options *o)
 		state_dir_close(dir);
 		return EXIT_USAGE;
 	}
+	if (*c->http_listen && http_start(&http, c, err, sizeof(err))) {
+		log_error("SN-HTTP", "%s", err);
+		control_close(control);
+		state_dir_close(dir);
+		return EXIT_USAGE;
+	}
 	bool again = false;
 	do {
 		/* what a rebuild has replaced, or a fill that was killed has left */
 		state_dir_sweep(dir);
-		again = run_once(c, o, dir, control, again, &refill, &code);
+		again = run_once(c, o, dir, control, http, again, &refill, &code);
 	} while (again && !atomic_load(o->stop));
+	http_stop(http);
 	control_close(control);
 	state_dir_close(dir);
 	return code;
