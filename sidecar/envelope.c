@@ -6,29 +6,17 @@
  */
 #include "envelope.h"
 
-#include "base64.h"
 #include "json.h"
+#include "put.h"
+#include "side.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #ifndef SIDENOTE_VERSION
 #define SIDENOTE_VERSION "0"
 #endif
-
-enum {
-	NUMBER_MAX = 20, /* digits and sign of an int64_t */
-	/*
-	 * Kafka's record format v2: 61 bytes of batch header, then per record
-	 * length 5, attributes 1, timestamp 10, offset 5, key length 5, value
-	 * length 5, header count 5; per header two lengths of 5.
-	 */
-	BATCH_OVERHEAD = 61 + 5 + 1 + 10 + 5 + 5 + 5 + 5,
-	HEADER_OVERHEAD = 10,
-};
 
 #define BEFORE     "{\"before\":"
 #define AFTER      ",\"after\":"
@@ -38,33 +26,14 @@ enum {
 #define CAUSE      ",\"cause\":\""
 #define OP         "\"},\"op\":\""
 #define TIME       "\",\"ts_ms\":"
-#define WRAP       "{\"sidenote.base64\":\""
-#define UNKNOWN    "{\"sidenote.unknown\":true}"
-#define OMIT       "{\"sidenote.omitted\":{\"bytes\":"
-#define OMIT_HASH  ",\"sha256\":\""
-#define PAIR       "{\"key\":\""
-#define PAIR_VALUE "\",\"value\":\""
-#define QUOTE_END  "\"}"
 
-#define LEN(literal) (sizeof(literal) - 1)
+#define LEN(literal) PUT_LEN(literal)
 
 enum {
 	/* all literals of the envelope itself, generously, and its six numbers */
-	ENVELOPE_MAX = 160 + 6 * NUMBER_MAX,
-	OMITTED_MAX = LEN(OMIT) + NUMBER_MAX + LEN(OMIT_HASH) + 64 + 3,
+	ENVELOPE_MAX = 160 + 6 * PUT_NUMBER_MAX,
 	/* numbers and omitted texts of the headers; the id has the topic besides */
-	TEXT_MAX = 12 * (NUMBER_MAX + 5) + 2 * OMITTED_MAX,
-};
-
-/* How a side appears. */
-enum form { FORM_NULL, FORM_BYTES, FORM_WRAPPED, FORM_PAIR, FORM_UNKNOWN, FORM_OMITTED };
-
-struct side {
-	enum form form;
-	const void *bytes; /* what the source said */
-	size_t len;
-	size_t size;         /* what it takes in the message */
-	size_t omitted_size; /* what it takes omitted */
+	TEXT_MAX = 12 * (PUT_NUMBER_MAX + 5) + 2 * SIDE_OMITTED_MAX,
 };
 
 struct plan {
@@ -73,112 +42,6 @@ struct plan {
 	bool drop_headers;
 	size_t bytes;
 };
-
-/* ---- appenders: write at p, return the byte after; room is the caller's ---- */
-
-#define PUT(p, literal) put((p), (literal), LEN(literal))
-
-static inline char *put(char *p, const void *bytes, size_t len)
-{
-	if (len)
-		memcpy(p, bytes, len);
-	return p + len;
-}
-
-/* Decimal digits of u. */
-static unsigned digits_of(uint64_t u)
-{
-	static const uint64_t power[] = { 0, /* zero has one digit, too */
-					  10,
-					  100,
-					  1000,
-					  10000,
-					  100000,
-					  1000000,
-					  10000000,
-					  100000000,
-					  1000000000,
-					  10000000000,
-					  100000000000,
-					  1000000000000,
-					  10000000000000,
-					  100000000000000,
-					  1000000000000000,
-					  10000000000000000,
-					  100000000000000000,
-					  1000000000000000000,
-					  10000000000000000000u };
-	unsigned about = (64 - (unsigned)__builtin_clzll(u | 1)) * 1233 >> 12; /* log 2 of 10 */
-
-	return about + (u >= power[about]);
-}
-
-static char *put_number(char *p, int64_t v)
-{
-	static const char pairs[] = "0001020304050607080910111213141516171819"
-				    "2021222324252627282930313233343536373839"
-				    "4041424344454647484950515253545556575859"
-				    "6061626364656667686970717273747576777879"
-				    "8081828384858687888990919293949596979899";
-	uint64_t u = v < 0 ? -(uint64_t)v : (uint64_t)v;
-	char *end, *q;
-
-	if (v < 0)
-		*p++ = '-';
-	q = end = p + digits_of(u);
-	for (; u >= 10; u /= 100) {
-		const char *two = pairs + u % 100 * 2;
-
-		*--q = two[1];
-		*--q = two[0];
-	}
-	if (q > p)
-		*--q = (char)('0' + u);
-	return end;
-}
-
-static char *put_number_or_null(char *p, bool has, int64_t v)
-{
-	return has ? put_number(p, v) : PUT(p, "null");
-}
-
-static char *put_omitted(char *p, const struct side *s)
-{
-	static const char hex[] = "0123456789abcdef";
-	unsigned char hash[EVP_MAX_MD_SIZE];
-
-	EVP_Digest(s->len ? s->bytes : "", s->len, hash, NULL, EVP_sha256(), NULL);
-	p = PUT(p, OMIT);
-	p = put_number(p, (int64_t)s->len);
-	p = PUT(p, OMIT_HASH);
-	for (int i = 0; i < 32; i++) {
-		*p++ = hex[hash[i] >> 4];
-		*p++ = hex[hash[i] & 0xf];
-	}
-	return PUT(p, "\"}}");
-}
-
-static char *put_side(char *p, const struct change *c, const struct side *s)
-{
-	switch (s->form) {
-	case FORM_NULL:
-		return PUT(p, "null");
-	case FORM_BYTES:
-		return put(p, s->bytes, s->len);
-	case FORM_WRAPPED:
-		p = base64_encode(PUT(p, WRAP), s->bytes, s->len);
-		return PUT(p, QUOTE_END);
-	case FORM_PAIR:
-		p = base64_encode(PUT(p, PAIR), c->key, c->key_len);
-		p = base64_encode(PUT(p, PAIR_VALUE), s->bytes, s->len);
-		return PUT(p, QUOTE_END);
-	case FORM_UNKNOWN:
-		return PUT(p, UNKNOWN);
-	case FORM_OMITTED:
-		return put_omitted(p, s);
-	}
-	return p;
-}
 
 /* ---- buffers ---- */
 
@@ -362,20 +225,13 @@ static size_t header_bytes(const struct record_header *h)
 	return h->name_len + h->value_len + HEADER_OVERHEAD;
 }
 
-/* Reserved: nobody who produces to the source topic can forge ours, in any case. */
-static bool is_reserved(const struct record_header *h)
-{
-	return h->name_len >= LEN("sidenote.") &&
-	       !strncasecmp(h->name, "sidenote.", LEN("sidenote."));
-}
-
 /* The next source header that is to be copied: 1 and *h, or 0. */
 static int next_copied(const struct change *c, size_t *pos, struct record_header *h)
 {
 	if (!c->has_after || !c->after.headers_len)
 		return 0;
 	while (record_header_next(c->after.headers, c->after.headers_len, pos, h) > 0)
-		if (!is_reserved(h))
+		if (!side_header_is_reserved(h->name, h->name_len))
 			return 1;
 	return 0;
 }
@@ -402,76 +258,42 @@ static int add_copied(struct envelope *e, const struct change *c, const struct p
 
 static void plan_raw(struct side *s, size_t size, size_t omitted_size)
 {
-	s->form = FORM_BYTES;
+	s->form = SIDE_BYTES;
 	s->size = size;
 	s->omitted_size = omitted_size;
 }
 
 static void plan_json(struct side *s, const struct envelope *e, const struct change *c)
 {
-	s->omitted_size = OMITTED_MAX;
-	if (e->o.encoding == NOTE_BASE64) {
-		s->form = FORM_PAIR;
-		s->size = LEN(PAIR PAIR_VALUE QUOTE_END) + BASE64_BYTES(c->key_len) +
-			  BASE64_BYTES(s->len);
-	} else if (json_is_object(s->bytes, s->len)) {
-		s->form = FORM_BYTES;
-		s->size = s->len;
-	} else {
-		s->form = FORM_WRAPPED;
-		s->size = LEN(WRAP QUOTE_END) + BASE64_BYTES(s->len);
-	}
+	if (e->o.encoding == NOTE_BASE64)
+		side_plan_pair(s, c->key, c->key_len);
+	else
+		side_plan_json(s);
 }
 
-static struct side side_of(bool has, const struct record *r)
+static struct side side_if(bool has, const struct record *r)
 {
-	struct side s = { .size = LEN("null"), .omitted_size = SIZE_MAX };
-
-	if (has && r->value) {
-		s.bytes = r->value;
-		s.len = r->value_len;
-	}
-	return s;
+	return has ? side_of(r->value, r->value_len) : side_of(NULL, 0);
 }
 
 static void plan_sides(const struct envelope *e, const struct change *c, struct plan *p)
 {
 	bool raw = e->o.format == NOTE_RAW;
 
-	p->before = side_of(c->has_before, &c->before);
-	p->after = side_of(c->has_after && c->op != CHANGE_DELETE, &c->after);
+	p->before = side_if(c->has_before, &c->before);
+	p->after = side_if(c->has_after && c->op != CHANGE_DELETE, &c->after);
 	if (p->before.bytes && raw)
 		plan_raw(&p->before, p->before.len + LEN("sidenote.before") + HEADER_OVERHEAD,
-			 LEN("sidenote.before.omitted") + OMITTED_MAX + HEADER_OVERHEAD);
+			 LEN("sidenote.before.omitted") + SIDE_OMITTED_MAX + HEADER_OVERHEAD);
 	else if (p->before.bytes)
 		plan_json(&p->before, e, c);
 	if (p->after.bytes && raw)
 		plan_raw(&p->after, p->after.len,
-			 LEN("sidenote.after.omitted") + 2 * OMITTED_MAX + HEADER_OVERHEAD);
+			 LEN("sidenote.after.omitted") + 2 * SIDE_OMITTED_MAX + HEADER_OVERHEAD);
 	else if (p->after.bytes)
 		plan_json(&p->after, e, c);
-	if (!c->has_before && c->op != CHANGE_CREATE && !raw) {
-		p->before.form = FORM_UNKNOWN;
-		p->before.size = LEN(UNKNOWN);
-	}
-}
-
-/* Omit the larger side if that is not enough the other; whether it fits now. */
-static bool fit_sides(struct plan *p, struct side *first, struct side *second, size_t room)
-{
-	if (p->before.size + p->after.size <= room)
-		return true;
-	if (first->omitted_size < first->size) {
-		first->form = FORM_OMITTED;
-		first->size = first->omitted_size;
-	}
-	if (p->before.size + p->after.size <= room)
-		return true;
-	if (second->omitted_size < second->size) {
-		second->form = FORM_OMITTED;
-		second->size = second->omitted_size;
-	}
-	return p->before.size + p->after.size <= room;
+	if (!c->has_before && c->op != CHANGE_CREATE && !raw)
+		side_plan_unknown(&p->before);
 }
 
 static size_t room_after(size_t max, size_t used) { return max > used ? max - used : 0; }
@@ -486,18 +308,18 @@ static void plan_fit(const struct envelope *e, struct plan *p, size_t own)
 	struct side *second = before_first ? &p->after : &p->before;
 	size_t headers = p->copied_headers;
 
-	if (!fit_sides(p, first, second, room_after(max, own + headers)) && headers) {
+	if (!side_fit(first, second, room_after(max, own + headers)) && headers) {
 		*p = whole;
 		p->drop_headers = true;
-		headers = LEN("sidenote.headers.omitted") + NUMBER_MAX + HEADER_OVERHEAD;
-		fit_sides(p, first, second, room_after(max, own + headers));
+		headers = LEN("sidenote.headers.omitted") + PUT_NUMBER_MAX + HEADER_OVERHEAD;
+		side_fit(first, second, room_after(max, own + headers));
 	}
 	p->bytes = own + headers + p->before.size + p->after.size;
 }
 
 static void plan_note(struct envelope *e, const struct change *c, struct plan *p)
 {
-	size_t own = BATCH_OVERHEAD + c->key_len;
+	size_t own = MESSAGE_OVERHEAD + c->key_len;
 	struct record_header h;
 	size_t pos = 0;
 
@@ -538,8 +360,8 @@ static int make_envelope(struct envelope *e, const struct change *c, enum note_c
 
 	if (rc)
 		return rc;
-	p = put_side(PUT(e->buf, BEFORE), c, &plan->before);
-	p = put_side(PUT(p, AFTER), c, &plan->after);
+	p = side_put(PUT(e->buf, BEFORE), &plan->before);
+	p = side_put(PUT(p, AFTER), &plan->after);
 	p = put_source(p, e, c, cause, ts_ms);
 	p = put(PUT(p, OP), op_text(c), 1);
 	p = put_number(PUT(p, TIME), ts_ms);
@@ -556,15 +378,15 @@ static int make_raw(struct envelope *e, const struct plan *plan, struct note *ou
 	const struct side *b = &plan->before, *a = &plan->after;
 	int rc = 0;
 
-	if (b->form == FORM_BYTES)
+	if (b->form == SIDE_BYTES)
 		rc = ADD(e, "before", b->bytes, b->len);
-	else if (b->form == FORM_OMITTED)
-		rc = ADD_TEXT(e, "before.omitted", put_omitted(text(e), b));
+	else if (b->form == SIDE_OMITTED)
+		rc = ADD_TEXT(e, "before.omitted", side_put_omitted(text(e), b));
 	out->value = a->bytes;
 	out->value_len = a->len;
-	if (!rc && a->form == FORM_OMITTED) {
+	if (!rc && a->form == SIDE_OMITTED) {
 		out->value = text(e);
-		rc = ADD_TEXT(e, "after.omitted", put_omitted(text(e), a));
+		rc = ADD_TEXT(e, "after.omitted", side_put_omitted(text(e), a));
 		out->value_len = (size_t)(text(e) - (const char *)out->value);
 	}
 	return rc;
@@ -592,8 +414,8 @@ int envelope_make(struct envelope *e, const struct change *c, enum note_cause ca
 		return rc;
 	n.headers = e->headers;
 	n.n_headers = e->n_headers;
-	n.wrapped = (p.before.form == FORM_WRAPPED) + (p.after.form == FORM_WRAPPED);
-	n.omitted = (p.before.form == FORM_OMITTED) + (p.after.form == FORM_OMITTED);
+	n.wrapped = (p.before.form == SIDE_WRAPPED) + (p.after.form == SIDE_WRAPPED);
+	n.omitted = (p.before.form == SIDE_OMITTED) + (p.after.form == SIDE_OMITTED);
 	n.bytes = p.bytes;
 	*out = n;
 	return 0;

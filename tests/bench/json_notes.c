@@ -3,7 +3,7 @@
  * JSON objects of about 200 bytes, each format and encoding.
  *
  *   cc -O2 -D_GNU_SOURCE -Isidecar -Ishared-state -o /tmp/notes tests/bench/json_notes.c \
- *      sidecar/json.c sidecar/base64.c sidecar/envelope.c shared-state/record.c -lcrypto &&
+ *      sidecar/json.c sidecar/base64.c sidecar/side.c sidecar/envelope.c shared-state/record.c -lcrypto &&
  * /tmp/notes
  */
 #include "envelope.h"
