@@ -267,7 +267,7 @@ static void test_an_unknown_name_is_refused_with_the_nearest(void **state)
 
 static void test_an_option_of_later_work_is_known_but_refused(void **state)
 {
-	static const char *const later[] = { "http.listen", "notifications.compacted.topic" };
+	static const char *const later[] = { "notifications.compacted.topic" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(later) / sizeof(*later); i++) {
