@@ -8,8 +8,8 @@
  *      that this thread left there.
  *   2. Records are taken from the log, from the positions on.  Of each key the
  *      last one counts: nobody can see Redis between them.
- *   3. In one write: MULTI, the data, the positions, a new seq, EXEC, and WATCH
- *      and HMGET for step 1 of the next batch.
+ *   3. MULTI, and once it is answered, in one write: the data, the positions, a
+ *      new seq, EXEC, and WATCH and HMGET for step 1 of the next batch.
  *   4. EXEC answers nil if anybody has touched the mark since step 1; then the
  *      server has done nothing, and the mark is read anew.
  *   A crash, a lost connection or a Redis that loses its newest writes leave
@@ -111,7 +111,7 @@ enum mirror_verdict mirror_lost(struct mirror *m)
 
 enum mirror_verdict mirror_fault(struct mirror *m, const struct redis_answer *a)
 {
-	if (redis_is(a, "NOPERM") || redis_is(a, "NOAUTH")) {
+	if (strstr(a->text, "NOPERM") || redis_is(a, "NOAUTH")) { /* EXECABORT: because of ... */
 		mirror_say(m, true, "SN-REDIS-DENIED",
 			   "%s; see docs/redis.md for the rights that are needed; trying again",
 			   a->text);
@@ -171,11 +171,16 @@ const void *mirror_key(struct mirror *m, struct arena *a, const void *key, size_
 	return whole;
 }
 
-void mirror_begin(struct mirror *m)
+enum mirror_verdict mirror_begin(struct mirror *m)
 {
+	struct redis_answer a;
+
 	arena_clear(&m->texts);
 	m->commands = 0;
 	redis_words(m->r, "MULTI", NULL);
+	if (redis_next(m->r, &a))
+		return mirror_lost(m);
+	return a.kind == REDIS_FAULT ? mirror_fault(m, &a) : MIRROR_OK;
 }
 
 void mirror_queue(struct mirror *m)
@@ -248,7 +253,7 @@ static enum mirror_verdict take_queued(struct mirror *m)
 	enum mirror_verdict v = MIRROR_OK;
 	struct redis_answer a;
 
-	for (int i = 0; i < m->commands + 1; i++) { /* MULTI, too */
+	for (int i = 0; i < m->commands; i++) {
 		if (redis_next(m->r, &a))
 			return mirror_lost(m);
 		if (a.kind == REDIS_FAULT && v == MIRROR_OK)
@@ -650,7 +655,8 @@ static enum mirror_verdict commit_batch(struct mirror *m)
 		rc = look_up_all(m, b);
 	if (rc == -ECANCELED)
 		return MIRROR_STOPPED;
-	mirror_begin(m);
+	if (!rc && (v = mirror_begin(m)) != MIRROR_OK)
+		return v;
 	if (!rc)
 		rc = put_data(m, b);
 	if (rc) {
@@ -689,7 +695,8 @@ static enum mirror_verdict idle(struct mirror *m)
 	keep = keep < LOOK_MS ? LOOK_MS : keep > KEEP_MS ? KEEP_MS : keep;
 	if (now - m->kept_ms < keep)
 		return mirror_look(m);
-	mirror_begin(m);
+	if ((v = mirror_begin(m)) != MIRROR_OK)
+		return v;
 	put_positions(m, true);
 	v = mirror_commit(m);
 	if (v == MIRROR_OK)
@@ -897,6 +904,7 @@ int mirror_start(struct mirror *m)
 {
 	m->epoch = 0;
 	m->synced[0] = m->owed[0] = m->said_id[0] = '\0';
+	m->unchecked_said = false;
 	for (int p = 0; p < m->p->n; p++)
 		m->part[p].live = false;
 	atomic_store(&m->stop, false);

@@ -86,10 +86,12 @@ enum mirror_verdict mirror_check_server(struct mirror *m)
 	if (redis_next(m->r, &a))
 		return mirror_lost(m);
 	if (redis_is(&a, "NOPERM")) {
-		log_info(NULL,
-			 "Redis: no right to INFO: version and maxmemory-policy of %s are "
-			 "not checked",
-			 m->server.uri);
+		if (!m->unchecked_said)
+			log_info(NULL,
+				 "Redis: no right to INFO: version and maxmemory-policy of %s are "
+				 "not checked",
+				 m->server.uri);
+		m->unchecked_said = true;
 		return MIRROR_OK;
 	}
 	if (a.kind == REDIS_FAULT)
@@ -100,11 +102,12 @@ enum mirror_verdict mirror_check_server(struct mirror *m)
 /* Rights are judged when a command is queued, and DISCARD then carries out none. */
 static enum mirror_verdict check_rights(struct mirror *m)
 {
-	enum mirror_verdict v = MIRROR_OK;
+	enum mirror_verdict v = mirror_begin(m);
 	struct redis_answer a;
 	int n = 0;
 
-	redis_words(m->r, "MULTI", NULL), n++;
+	if (v != MIRROR_OK)
+		return v;
 	redis_words(m->r, "MSET", m->self.prefix, "", NULL), n++;
 	redis_words(m->r, "UNLINK", m->self.prefix, NULL), n++;
 	redis_words(m->r, "DEL", m->key, NULL), n++;
@@ -114,11 +117,15 @@ static enum mirror_verdict check_rights(struct mirror *m)
 	redis_words(m->r, "HDEL", MARK_PREFIXES, m->self.prefix, NULL), n++;
 	redis_words(m->r, "MGET", m->self.prefix, NULL), n++;
 	redis_words(m->r, "DISCARD", NULL), n++;
+	redis_words(m->r, "MULTI", NULL), n++;
+	redis_words(m->r, "EXEC", NULL), n++;
+	redis_words(m->r, "UNWATCH", NULL), n++;
+	redis_words(m->r, "HMGET", m->key, "epoch", NULL), n++;
 	redis_words(m->r, "SCAN", "0", "MATCH", "", "COUNT", "1", NULL), n++;
 	for (int i = 0; i < n; i++) {
 		if (redis_next(m->r, &a))
 			return mirror_lost(m);
-		if (a.kind == REDIS_FAULT && v == MIRROR_OK)
+		if (a.kind == REDIS_FAULT && v == MIRROR_OK && !redis_is(&a, "WRONGTYPE"))
 			v = mirror_fault(m, &a);
 	}
 	return v;
@@ -441,8 +448,10 @@ static enum mirror_verdict claim(struct mirror *m, const struct mark *mark,
 				 const struct prefixes *known)
 {
 	bool go_on = !*m->want;
+	enum mirror_verdict v = mirror_begin(m);
 
-	mirror_begin(m);
+	if (v != MIRROR_OK)
+		return v;
 	if (!go_on) {
 		redis_words(m->r, "DEL", m->key, NULL);
 		m->commands++;

@@ -33,6 +33,7 @@ struct mirror_part {
 	bool caught_moved;                       /* not in Redis yet */
 	struct state_anchor anchor, next_anchor; /* the last record; offset -1: none */
 	int64_t reach; /* resync: the furthest that was applied to the snapshot in use */
+	struct state_anchor newest; /* resync: of the records that were walked over */
 };
 
 enum resync_phase {
@@ -89,7 +90,7 @@ struct mirror {
 
 	char said_id[32]; /* the trouble that was last said; "": none */
 	int64_t said_ms;
-	bool reserved_said;
+	bool reserved_said, unchecked_said;
 };
 
 /* ---- mirror.c ---- */
@@ -111,8 +112,11 @@ const void *mirror_key(struct mirror *m, struct arena *a, const void *key, size_
 /** A resync must begin. */
 void mirror_want(struct mirror *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/** A transaction: commands ended by mirror_queue(), then commit. */
-void mirror_begin(struct mirror *m);
+/**
+ * A transaction: commands ended by mirror_queue(), then commit.  Begin waits for
+ * the answer: behind a MULTI that is refused, commands would be carried out.
+ */
+enum mirror_verdict mirror_begin(struct mirror *m);
 void mirror_queue(struct mirror *m);
 /**
  * Carry it out, if nobody has changed the mark since it was last seen; it then

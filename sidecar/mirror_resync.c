@@ -112,6 +112,7 @@ static int place(struct mirror *m, struct state_view *v, const struct state_part
 		part->next_anchor = n ? a[0] : (struct state_anchor){ .offset = -1 };
 		part->caught_ms = rows[p].caught_wall_ms;
 		part->caught_boot_ms = rows[p].caught_boot_ms;
+		part->newest.offset = -1;
 		part->caught_at = -1; /* the tail may have read on since */
 		part->live = true;    /* it was running, and so it goes on */
 	}
@@ -120,7 +121,10 @@ static int place(struct mirror *m, struct state_view *v, const struct state_part
 
 static enum mirror_verdict write_start(struct mirror *m)
 {
-	mirror_begin(m);
+	enum mirror_verdict verdict = mirror_begin(m);
+
+	if (verdict != MIRROR_OK)
+		return verdict;
 	redis_words(m->r, "DEL", m->key, NULL);
 	m->commands++;
 	mirror_put_identity(m);
@@ -222,9 +226,10 @@ static int copy_page(struct mirror *m, const struct redis_answer *page, struct t
 
 static enum mirror_verdict delete_strays(struct mirror *m, const struct text *keys, size_t n)
 {
-	if (!n)
-		return MIRROR_OK;
-	mirror_begin(m);
+	enum mirror_verdict v = n ? mirror_begin(m) : MIRROR_OK;
+
+	if (!n || v != MIRROR_OK)
+		return v;
 	for (size_t i = 0; i < n; i++) {
 		if (i % COMMAND_KEYS == 0)
 			redis_word(m->r, "UNLINK");
@@ -306,6 +311,18 @@ static int take_pair(struct mirror *m, const struct record *r, const void *skey,
 	return out->key.p && out->value.p ? 0 : -ENOMEM;
 }
 
+static void remember_newest(struct mirror *m, const struct record *r, const void *skey,
+			    size_t skey_len)
+{
+	struct state_anchor *newest = &m->part[r->partition].newest;
+	bool whole = r->flags & RECORD_KEY;
+
+	if (r->offset > newest->offset)
+		*newest = (struct state_anchor){ r->offset, r->timestamp_ms,
+						 record_hash(whole ? r->key : skey,
+							     whole ? r->key_len : skey_len) };
+}
+
 /* A view's worth of the walk: *n pairs, -ENOENT with them at the end. */
 static int walk(struct mirror *m, struct state_view *v, struct pair *pairs, size_t *n)
 {
@@ -327,6 +344,7 @@ static int walk(struct mirror *m, struct state_view *v, struct pair *pairs, size
 		if (r.partition < 0 || r.partition >= m->p->n ||
 		    r.offset >= m->part[r.partition].at)
 			continue;
+		remember_newest(m, &r, skey, skey_len);
 		if (!(r.flags & RECORD_KEY) && mark_reserves(m->self.prefix, skey, skey_len))
 			continue;
 		if ((rc = take_pair(m, &r, skey, skey_len, &pairs[*n])))
@@ -366,9 +384,10 @@ static enum mirror_verdict drop_equal(struct mirror *m, struct pair *pairs, size
 
 static enum mirror_verdict write_pairs(struct mirror *m, const struct pair *pairs, size_t n)
 {
-	if (!n)
-		return MIRROR_OK;
-	mirror_begin(m);
+	enum mirror_verdict v = n ? mirror_begin(m) : MIRROR_OK;
+
+	if (!n || v != MIRROR_OK)
+		return v;
 	for (size_t i = 0; i < n; i++) {
 		if (i % COMMAND_KEYS == 0)
 			redis_word(m->r, "MSET");
@@ -409,6 +428,22 @@ static enum mirror_verdict walk_on(struct mirror *m, struct state_partition *row
 
 /* ---- step 4 ---- */
 
+/* A fill remembers no record to know the log by: the walk has seen the newest. */
+static void put_newest(struct mirror *m)
+{
+	char text[MARK_ANCHOR_MAX];
+
+	for (int p = 0; p < m->p->n; p++) {
+		struct mirror_part *part = &m->part[p];
+		if (part->newest.offset <= part->anchor.offset)
+			continue;
+		part->anchor = part->newest;
+		mark_anchor_format(&part->anchor, text);
+		redis_words(m->r, "HSET", m->key, mirror_text(m, "a%d", p), text, NULL);
+		m->commands++;
+	}
+}
+
 static enum mirror_verdict settle(struct mirror *m)
 {
 	enum mirror_verdict v;
@@ -418,7 +453,9 @@ static enum mirror_verdict settle(struct mirror *m)
 		if (m->part[p].at < m->part[p].reach)
 			return MIRROR_OK;
 	snprintf(token, sizeof(token), "%s-%" PRId64, m->epoch_text, kafka_wall_ms());
-	mirror_begin(m);
+	if ((v = mirror_begin(m)) != MIRROR_OK)
+		return v;
+	put_newest(m);
 	redis_words(m->r, "HDEL", m->key, "resync", NULL);
 	m->commands++;
 	redis_words(m->r, "HSET", m->key, "synced", token, NULL);

@@ -10,12 +10,14 @@ at exit, and takes its directory with it.
 """
 
 import atexit
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 import redis
@@ -141,16 +143,6 @@ class RedisServer:
         self.client().replicaof("no", "one")
         self.options.pop("replicaof", None)
 
-    def take_over_port_of(self, dead):
-        """As after a failover behind a fixed address: this one, started again where `dead` was."""
-        self.client().config_set("save", "")
-        self.client().bgrewriteaof() if self.options["appendonly"] == "yes" else None
-        self.client().save()
-        self.kill9()
-        self.port = self.options["port"] = dead.port
-        self.uri = dead.uri
-        self.start()
-
     # ------------------------------------------------------------ what is in it
 
     def client(self, db=0, **options):
@@ -187,3 +179,82 @@ class RedisServer:
         if "resync" in mark:
             return {}
         return {int(k[1:]): int(v) for k, v in mark.items() if k[0] == "p" and k[1:].isdigit()}
+
+
+class Proxy:
+    """A fixed address in front of a server: `target` may change, connections may be cut, and one
+    write of a client may be kept back on its way."""
+
+    def __init__(self, target):
+        self.target = target  # a RedisServer
+        self.held = threading.Event()
+        self.replies = b""    # what came back after release()
+        self._hold = None     # what a write must contain to be kept
+        self._kept = None     # (socket to the server, bytes)
+        self._recording = False
+        self._sockets = set()
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self._listener.close()
+        self.cut()
+
+    def cut(self):
+        with self._lock:
+            sockets, self._sockets = self._sockets, set()
+        for s in sockets:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+            s.close()
+
+    def hold(self, what):
+        """Keep the next write that contains `what`; `held` is set when it came."""
+        self.held.clear()
+        self._hold = what
+
+    def release(self):
+        """Let it through, late."""
+        server, data = self._kept
+        self._kept = None
+        self._recording = True
+        server.sendall(data)
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target.port))
+            except OSError:
+                client.close()
+                continue
+            with self._lock:
+                self._sockets |= {client, server}
+            threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
+
+    def _pump(self, source, to, from_client):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 20):
+                if from_client and self._hold and self._hold in data:
+                    self._hold = None
+                    self._kept = (to, data)
+                    self.held.set()
+                    continue
+                if not from_client and self._recording:
+                    self.replies += data
+                to.sendall(data)
+        for s in (source, to):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
