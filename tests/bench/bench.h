@@ -42,6 +42,15 @@ static inline int64_t now_ns(void)
 	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+/* What the processor has worked for this thread: other work on the machine does not count. */
+static inline int64_t worked_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
 static inline void sleep_until_ns(int64_t at)
 {
 	struct timespec t = { at / 1000000000, at % 1000000000 };

@@ -2,13 +2,18 @@
  * bench_get.c - what the library's look-ups cost more than LMDB alone.
  *
  *   bench_get one  DIR KEYS ROUNDS GETS
- *   bench_get many DIR KEYS PROCESSES SECONDS WAY
+ *   bench_get many DIR KEYS ROUNDS MILLISECONDS PROCESSES
  *
  * `one` times several ways to look the same random keys up, in turn, in one
- * process.  "bare" is mdb_txn_begin, mdb_get, mdb_txn_abort and nothing else: no
- * copy, no check.  "bare_positions" also gets each partition's row.  `many` lets
- * PROCESSES do one of the ways for SECONDS and tells how many look-ups that
- * were and what memory they needed: PSS shares what is shared, the file's pages.
+ * process.  "bare" is mdb_txn_begin, mdb_get, mdb_txn_abort and nothing else: it
+ * does not even look at the value.  "bare_copy" copies it out before the abort,
+ * as everybody must who wants to use it.  "bare_positions" also gets each
+ * partition's row.  Prints nanoseconds of processor time in each round, less
+ * what making a key takes.
+ *
+ * `many` lets PROCESSES do the same at once, "bare" and "get" in turn for some
+ * milliseconds each, and prints the same, and what memory they needed: PSS shares
+ * what is shared, the file's pages.
  */
 #include "bench.h"
 #include "shared_state.h"
@@ -28,7 +33,7 @@ static struct sstate_buf buf;
 static MDB_env *env;
 static MDB_dbi records, meta;
 static int32_t partitions;
-static char now_applied[2048];
+static char now_applied[2048], rows[BENCH_PARTITIONS_MAX][32]; /* keys of the positions */
 
 static void check(int rc, const char *what)
 {
@@ -54,15 +59,27 @@ static void bare(char *key)
 	mdb_txn_abort(t);
 }
 
+static void bare_copy(char *key)
+{
+	MDB_val k = { BENCH_KEY_BYTES, key }, v;
+	char value[4096];
+	MDB_txn *t;
+
+	check(mdb_txn_begin(env, NULL, MDB_RDONLY, &t), "begin");
+	check(mdb_get(t, records, &k, &v), "mdb_get");
+	memcpy(value, v.mv_data, v.mv_size < sizeof(value) ? v.mv_size : sizeof(value));
+	__asm__ volatile("" : : "r"(value) : "memory");
+	mdb_txn_abort(t);
+}
+
 static void bare_positions(char *key)
 {
-	char row[32];
 	MDB_txn *t;
 
 	check(mdb_txn_begin(env, NULL, MDB_RDONLY, &t), "begin");
 	get_bare(t, records, key, BENCH_KEY_BYTES);
 	for (int32_t p = 0; p < partitions; p++)
-		get_bare(t, meta, row, (size_t)snprintf(row, sizeof(row), "partition/%010d", p));
+		get_bare(t, meta, rows[p], strlen(rows[p]));
 	mdb_txn_abort(t);
 }
 
@@ -104,9 +121,13 @@ static void wait_get(char *key)
 static const struct {
 	const char *name;
 	void (*way)(char *key);
-} ways[] = { { "bare", bare },           { "get", get },
-	     { "get_value", get_value }, { "bare_positions", bare_positions },
-	     { "wait_get", wait_get },   { "get_positions", get_positions } };
+} ways[] = { { "bare", bare },
+	     { "get", get },
+	     { "get_value", get_value },
+	     { "bare_copy", bare_copy },
+	     { "bare_positions", bare_positions },
+	     { "wait_get", wait_get },
+	     { "get_positions", get_positions } };
 enum { WAYS = sizeof(ways) / sizeof(*ways) };
 
 /* ---- one process ---- */
@@ -134,32 +155,34 @@ static void open_all(const char *dir)
 	check(sstate_stat(s, &st), "stat");
 	check(sstate_token(s, now_applied, sizeof(now_applied)), "token");
 	partitions = st.partitions;
+	for (int32_t p = 0; p < partitions; p++)
+		snprintf(rows[p], sizeof(rows[p]), "partition/%010d", p);
 	open_bare(dir);
 }
 
 static double round_ns(int way, uint64_t seed, int64_t gets)
 {
-	int64_t began = now_ns();
+	int64_t began = worked_ns();
 
 	for (int64_t i = 0; i < gets; i++) {
 		char key[BENCH_KEY_BYTES + 1];
 		bench_key(key, (uint32_t)(next_random(&seed) % keys));
 		ways[way].way(key);
 	}
-	return (double)(now_ns() - began) / (double)gets;
+	return (double)(worked_ns() - began) / (double)gets;
 }
 
 /* What both spend on making a key is not theirs. */
 static double key_ns(uint64_t seed, int64_t gets)
 {
-	int64_t began = now_ns();
+	int64_t began = worked_ns();
 	char key[BENCH_KEY_BYTES + 1];
 
 	for (int64_t i = 0; i < gets; i++) {
 		bench_key(key, (uint32_t)(next_random(&seed) % keys));
 		__asm__ volatile("" : : "r"(key) : "memory");
 	}
-	return (double)(now_ns() - began) / (double)gets;
+	return (double)(worked_ns() - began) / (double)gets;
 }
 
 static void one(int rounds, int64_t gets)
@@ -200,21 +223,46 @@ static long long from_smaps(const char *what)
 	return kb;
 }
 
+enum { MANY_WAYS = 2 }; /* the first two */
+
 /* Shared by all: what the children found, and where they wait for each other. */
 struct crowd {
 	pthread_barrier_t together;
-	_Atomic long long gets, pss_kb, pss_anon_kb, rss_kb;
+	_Atomic int64_t until_ns;
+	_Atomic long long gets[MANY_WAYS][ROUNDS_MAX], ns[MANY_WAYS][ROUNDS_MAX];
+	_Atomic long long pss_kb, pss_anon_kb, rss_kb;
 };
 
-static void child(const char *dir, int way, int64_t until, int number, struct crowd *c)
+/* One number of them says how long everybody has. */
+static void child_round(struct crowd *c, int number, int way, int round, int64_t ms)
 {
-	uint64_t seed = (uint64_t)number;
+	uint64_t seed = (uint64_t)number << 32 | (uint64_t)round;
+
+	pthread_barrier_wait(&c->together);
+	if (number == 0)
+		c->until_ns = now_ns() + ms * 1000000;
+	pthread_barrier_wait(&c->together);
+	for (int64_t until = c->until_ns; now_ns() < until; seed++) {
+		c->ns[way][round] += (long long)(round_ns(way, seed, 200) * 200);
+		c->gets[way][round] += 200;
+	}
+}
+
+static void child(const char *dir, int number, int rounds, int64_t ms, struct crowd *c)
+{
+	char key[BENCH_KEY_BYTES + 1];
 
 	open_all(dir);
-	while (now_ns() < until) {
-		round_ns(way, seed += 1000, 1000);
-		c->gets += 1000;
+	for (uint32_t i = 0; i < keys; i += 4) { /* every page, through both maps */
+		bench_key(key, i);
+		bare(key);
+		get(key);
 	}
+	for (int r = 0; r < rounds; r++)
+		for (int i = 0; i < MANY_WAYS; i++)
+			child_round(c, number, r % 2 ? MANY_WAYS - 1 - i : i, r, ms);
+	/* the contender's map counts the same pages once more */
+	mdb_env_close(env);
 	pthread_barrier_wait(&c->together);
 	c->pss_kb += from_smaps("Pss:");
 	c->pss_anon_kb += from_smaps("Pss_Anon:");
@@ -237,42 +285,42 @@ static struct crowd *make_crowd(int processes)
 	return c;
 }
 
-static void many(const char *dir, int processes, double seconds, int way)
+static void many(const char *dir, int rounds, int64_t ms, int processes)
 {
 	struct crowd *c = make_crowd(processes);
-	int64_t began = now_ns(), until = began + (int64_t)(seconds * 1e9);
+	double keys_ns = key_ns(0, 200000);
 	int status;
 
 	for (int i = 0; i < processes; i++)
 		if (!fork())
-			child(dir, way, until, i, c);
+			child(dir, i, rounds, ms, c);
 	while (wait(&status) > 0)
 		if (status)
 			die("a child died");
-	printf("{\"gets\":%lld,\"seconds\":%.3f,\"pss_kb\":%lld,\"pss_anon_kb\":%lld,"
-	       "\"rss_kb\":%lld}\n",
-	       c->gets, (double)(until - began) / 1e9, c->pss_kb, c->pss_anon_kb, c->rss_kb);
-}
-
-static int way_named(const char *name)
-{
-	for (int w = 0; w < WAYS; w++)
-		if (!strcmp(name, ways[w].name))
-			return w;
-	die("%s: no such way", name);
+	printf("{\"pss_kb\":%lld,\"pss_anon_kb\":%lld,\"rss_kb\":%lld", c->pss_kb, c->pss_anon_kb,
+	       c->rss_kb);
+	for (int w = 0; w < MANY_WAYS; w++) {
+		printf(",\"%s\":[", ways[w].name);
+		for (int r = 0; r < rounds; r++)
+			printf("%s%.1f", r ? "," : "",
+			       (double)c->ns[w][r] / (double)c->gets[w][r] - keys_ns);
+		printf("]");
+	}
+	printf("}\n");
 }
 
 int main(int argc, char **argv)
 {
 	if (argc < 6)
 		return 2;
+	int rounds = atoi(argv[4]) < ROUNDS_MAX ? atoi(argv[4]) : ROUNDS_MAX;
 	keys = (uint32_t)atoll(argv[3]);
 	if (!strcmp(argv[1], "many") && argc == 7) {
-		many(argv[2], atoi(argv[4]), atof(argv[5]), way_named(argv[6]));
+		many(argv[2], rounds, atoll(argv[5]), atoi(argv[6]));
 		return 0;
 	}
 	open_all(argv[2]);
-	one(atoi(argv[4]) < ROUNDS_MAX ? atoi(argv[4]) : ROUNDS_MAX, atoll(argv[5]));
+	one(rounds, atoll(argv[5]));
 	mdb_env_close(env);
 	sstate_buf_free(&buf);
 	sstate_close(s);
