@@ -183,6 +183,19 @@ static void test_a_committed_offset_that_vanished_is_not_a_first_start(void **st
 	assert_int_equal(fitness(s, true), UNFIT_LOST);
 }
 
+static void test_a_committed_offset_that_went_back_is_not_gone_on_from(void **state)
+{
+	struct standing s = standing(20, SELF, 5);
+	(void)state;
+	s.seen = 20;
+	assert_int_equal(fitness(s, true), FIT);
+	s.seen = 21;
+	assert_int_equal(fitness(s, true), UNFIT_BACK);
+	/* a refill would publish it all again: to stop comes first */
+	s.published.offset = 9;
+	assert_int_equal(fitness(s, true), UNFIT_BACK);
+}
+
 static void test_who_published_last_is_fit_without_remark(void **state)
 {
 	(void)state;
@@ -371,6 +384,7 @@ int main(void)
 		cmocka_unit_test(test_foreign_metadata_names_nobody),
 		cmocka_unit_test(test_a_first_start_is_fit_once_it_has_caught_up),
 		cmocka_unit_test(test_a_committed_offset_that_vanished_is_not_a_first_start),
+		cmocka_unit_test(test_a_committed_offset_that_went_back_is_not_gone_on_from),
 		cmocka_unit_test(test_who_published_last_is_fit_without_remark),
 		cmocka_unit_test(test_whoever_read_everything_from_P_on_is_fit),
 		cmocka_unit_test(test_who_may_have_missed_versions_leads_only_alone_and_says_gap),
