@@ -26,6 +26,7 @@ Two things are allowed because compaction destroys information, and only these:
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ from typing import NamedTuple, Optional
 
 import lmdb
 
+from broker import wait_until
 from workload import Stored
 
 # ---------------------------------------------------------------- notifications
@@ -51,7 +53,10 @@ class Notification(NamedTuple):
 
 
 def read_notifications(kafka, topic):
-    """The whole topic, read committed, in partition and offset order."""
+    """The whole topic, read committed, in partition and offset order. A transaction that is being
+    committed is waited for: the group's offsets may be there before the markers are everywhere."""
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: not kafka.open_transactions(topic), 5, "no transaction open")
     return [Notification(m.partition(), m.offset(), m.key(), m.value(), tuple(m.headers() or ()))
             for m in kafka.read(topic)]
 
