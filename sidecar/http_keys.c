@@ -62,12 +62,15 @@ static void answer_missing(struct http_answer *a, struct sstate *s, const struct
 /* Whether it was reached in time; -ETIMEDOUT, -ECANCELED: the sidecar stops, or a code. */
 static int wait_slices(struct sstate *s, const char *token, int64_t ms, struct http_waits *w)
 {
-	int rc;
+	int rc = -ETIMEDOUT;
 
-	for (; (rc = sstate_wait(s, token, ms < SLICE_MS ? ms : SLICE_MS)) == -ETIMEDOUT && ms > 0;
-	     ms -= SLICE_MS)
+	while (ms > 0 && rc == -ETIMEDOUT) {
+		int64_t slice = ms < SLICE_MS ? ms : SLICE_MS;
 		if (atomic_load(w->stop))
 			return -ECANCELED;
+		rc = sstate_wait(s, token, slice);
+		ms -= slice;
+	}
 	return rc;
 }
 
