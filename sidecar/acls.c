@@ -3,7 +3,7 @@
 #include <string.h>
 
 /* When a right is needed. */
-enum needed { ALWAYS, PUBLISHING, CREATING };
+enum needed { ALWAYS, LEADING, PUBLISHING, CREATING };
 /* What it is a right on. */
 enum on { SOURCE, NOTIFICATIONS, GROUP, TRANSACTIONAL_ID };
 
@@ -25,8 +25,8 @@ static const struct row {
 	{ NOTIFICATIONS, "Describe", PUBLISHING, "partitions and offsets (Metadata, ListOffsets)" },
 	{ NOTIFICATIONS, "DescribeConfigs", PUBLISHING, "max.message.bytes, retention, policy" },
 	{ NOTIFICATIONS, "Create", CREATING, "notifications.create=true (CreateTopics)" },
-	{ GROUP, "Read", PUBLISHING, "who leads; commit offsets (JoinGroup, TxnOffsetCommit)" },
-	{ GROUP, "Describe", PUBLISHING, "committed offsets, members (OffsetFetch)" },
+	{ GROUP, "Read", LEADING, "who leads; commit offsets (JoinGroup, TxnOffsetCommit)" },
+	{ GROUP, "Describe", LEADING, "committed offsets, members (OffsetFetch)" },
 	{ TRANSACTIONAL_ID, "Write", PUBLISHING, "transactions (InitProducerId, EndTxn)" },
 	{ TRANSACTIONAL_ID, "Describe", PUBLISHING, "find their coordinator" },
 };
@@ -47,13 +47,14 @@ static void put_name(const struct config *c, enum on on, char *out, size_t len)
 
 int acls_needed(const struct config *c, struct acl out[ACLS_MAX])
 {
-	bool publishing = c->notifications_topic[0];
+	bool publishing = c->notifications_topic[0], leading = publishing || c->redis_uri[0];
 	int n = 0;
 
 	for (int i = 0; i < N_ROWS; i++) {
 		const struct row *r = &rows[i];
 
 		if ((r->needed >= PUBLISHING && !publishing) ||
+		    (r->needed == LEADING && !leading) ||
 		    (r->needed == CREATING && !c->notifications_create))
 			continue;
 		out[n] = (struct acl){ .resource = resource_of[r->on],

@@ -11,6 +11,7 @@
 #include "json.h"
 #include "kafka.h"
 #include "log.h"
+#include "mirror.h"
 #include "shared_state.h"
 #include "topic.h"
 
@@ -186,6 +187,8 @@ static bool check_properties(struct check *k)
 		kafka_free(rk);
 	}
 	free(v);
+	if (mirror_check(&k->c, err, sizeof(err)))
+		say(k, FAULT, "SN-REDIS-CONFIG", "%s", err);
 	if (!k->faults)
 		say(k, FINE, NULL, "options: complete and consistent");
 	return !k->faults;
@@ -701,6 +704,26 @@ static void check_positions(struct check *k)
 	free(c);
 }
 
+/* ---- Redis ---- */
+
+static void tell_redis(void *opaque, enum mirror_told level, const char *id, const char *text)
+{
+	static const enum level levels[] = { [MIRROR_FINE] = FINE,
+					     [MIRROR_NOTE] = NOTE,
+					     [MIRROR_WARNING] = WARNING,
+					     [MIRROR_FAULT] = FAULT };
+
+	say(opaque, levels[level], id, "%s", text);
+}
+
+static void check_redis(struct check *k)
+{
+	const char *cluster = *k->c.cluster_name ? k->c.cluster_name : k->cluster_id;
+
+	if (*k->c.redis_uri && !mirror_inspect(&k->c, cluster, k->source.partitions, tell_redis, k))
+		k->unanswered++;
+}
+
 static void check_online(struct check *k)
 {
 	if (!check_brokers(k) || !check_source(k))
@@ -710,6 +733,7 @@ static void check_online(struct check *k)
 	else
 		say(k, NOTE, NULL, "no notifications: notifications.topic is empty");
 	check_positions(k);
+	check_redis(k);
 }
 
 /* ---- all of it ---- */

@@ -1,6 +1,7 @@
 /*
  * Re-read the source topic and compare it with the snapshot, which may go on
- * changing (compare.h).  Nothing is written and no group is joined.
+ * changing (compare.h), and the snapshot with Redis, where one is configured.
+ * Nothing is written and no group is joined.
  *
  * Memory: one bit for each stored record, and the keys in doubt, at most
  * sort.memory of them at once; where that is not enough, the topic is read
@@ -14,6 +15,7 @@
 #include "json.h"
 #include "kafka.h"
 #include "log.h"
+#include "mirror.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -40,6 +42,7 @@ struct verify {
 	bool *done, *eof;
 	int64_t *eof_offset;
 	uint64_t records, differences;
+	uint64_t mirrored, redis_differences; /* keys compared with Redis, and other there */
 	int status;
 	char err[500];
 };
@@ -329,6 +332,71 @@ static int compare_all(struct verify *v)
 	return 0;
 }
 
+/* ---- Redis ---- */
+
+static const char *const redis_kinds[] = {
+	[MIRROR_MISSING] = "missing", [MIRROR_EXTRA] = "extra", [MIRROR_VALUE] = "value"
+};
+static const char *const redis_reasons[] = {
+	[MIRROR_MISSING] = "in the snapshot, not in Redis",
+	[MIRROR_EXTRA] = "in Redis, not in the snapshot",
+	[MIRROR_VALUE] = "other bytes in Redis than in the snapshot",
+};
+
+static void print_redis_difference(void *opaque, const struct mirror_difference *d)
+{
+	struct verify *v = opaque;
+	char *key = escape_key(d->key, d->key_len);
+	char *text = key ? malloc(JSON_STRING_MAX(strlen(key))) : NULL;
+
+	v->redis_differences++;
+	if (text && v->json) {
+		*json_put_string(text, key, strlen(key)) = '\0';
+		printf("{\"difference\":\"redis-%s\",\"key\":%s", redis_kinds[d->kind], text);
+		print_place("snapshot", d->partition, d->offset);
+		printf("}\n");
+	} else if (text) {
+		printf("redis-%-9s  %s  %s", redis_kinds[d->kind], key, redis_reasons[d->kind]);
+		if (d->offset >= 0)
+			printf("; snapshot %d:%" PRId64, d->partition, d->offset);
+		printf("\n");
+	}
+	free(text);
+	free(key);
+}
+
+static int compare_redis(struct verify *v)
+{
+	int rc;
+
+	if (!*v->config.redis_uri)
+		return 0;
+	rc = mirror_verify(&v->config, v->s, &stop, print_redis_difference, v, &v->mirrored, v->err,
+			   sizeof(v->err));
+	if (!rc)
+		return 0;
+	if (rc == -EAGAIN || rc == -EIO)
+		return fail(v, EXIT_NOT_READY, v->err);
+	if (rc == -ECANCELED)
+		return fail(v, EXIT_NOT_READY, "interrupted");
+	return fail_state(v, rc);
+}
+
+static void print_redis_verdict(const struct verify *v)
+{
+	if (!*v->config.redis_uri)
+		return;
+	if (v->json)
+		printf("{\"redis\":true,\"equal\":%s,\"differences\":%llu,\"keys\":%llu}\n",
+		       v->redis_differences ? "false" : "true",
+		       (unsigned long long)v->redis_differences, (unsigned long long)v->mirrored);
+	else if (v->redis_differences)
+		printf("Redis is different: %llu of %llu keys\n",
+		       (unsigned long long)v->redis_differences, (unsigned long long)v->mirrored);
+	else
+		printf("Redis is equal: %llu keys\n", (unsigned long long)v->mirrored);
+}
+
 static void print_verdict(const struct verify *v)
 {
 	unsigned long long keys = compare_keys(v->c), records = v->records;
@@ -401,7 +469,10 @@ static int verify(struct verify *v)
 	if (check_topic(v) || open_topic(v) || make_tables(v) || compare_all(v))
 		return -1;
 	print_verdict(v);
-	v->status = v->differences ? EXIT_DIFFERENT : EXIT_DONE;
+	if (compare_redis(v))
+		return -1;
+	print_redis_verdict(v);
+	v->status = v->differences || v->redis_differences ? EXIT_DIFFERENT : EXIT_DONE;
 	return 0;
 }
 

@@ -40,7 +40,7 @@ static const struct verb {
 	  "Prints the options as they are in effect, secrets masked, and what is wrong with them\n"
 	  "or with what they need. Only looks: changes nothing, disturbs no running sidecar.\n"
 	  "\n" CONFIG
-	  "  --online         also ask the brokers: topics and their settings, positions, rights\n"
+	  "  --online         also ask brokers and Redis: topics, settings, positions, rights\n"
 	  "  --acls           print the commands that grant exactly the rights it needs\n" JSON
 	  "\n`sidenote help options` lists the options.\n"
 	  "\nExit status\n"
@@ -116,13 +116,14 @@ static const struct verb {
 	{ "verify", cmd_verify, "re-read the topic and compare it with the snapshot",
 	  "[--json] [-F FILE]... [-X NAME=VALUE]...\n\n"
 	  "Reads source.topic from its beginning and prints every difference from the snapshot\n"
-	  "in state.dir. The sidecar may run meanwhile.\n"
+	  "in state.dir, and where redis.uri is set every difference of Redis from the snapshot.\n"
+	  "The sidecar may run meanwhile.\n"
 	  "\n" CONFIG JSON "\n`sidenote help options` lists the options.\n"
 	  "\nExit status\n"
 	  "  0  equal\n"
 	  "  1  different\n"
 	  "  2  wrong usage or configuration\n"
-	  "  3  brokers unreachable, or no snapshot\n"
+	  "  3  brokers or Redis unreachable, no snapshot, or Redis is not in step yet\n"
 	  "  4  the snapshot is damaged\n"
 	  "\nExample\n  sidenote verify -F /etc/sidenote/users.conf\n" },
 	{ "rebuild", cmd_rebuild, "ask the running sidecar for a new generation",

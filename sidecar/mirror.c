@@ -90,6 +90,10 @@ void mirror_say(struct mirror *m, bool error, const char *id, const char *fmt, .
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	if (m->tell) {
+		m->tell(m->tell_opaque, error ? MIRROR_FAULT : MIRROR_WARNING, id, text);
+		return;
+	}
 	log_write(error ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN, id, "Redis: %s", text);
 }
 
@@ -829,7 +833,7 @@ static void *run(void *arg)
 
 /* ---- life ---- */
 
-static struct redis_options server_of(const struct config *c)
+struct redis_options mirror_server(const struct config *c)
 {
 	return (struct redis_options){ .uri = c->redis_uri,
 				       .user = c->redis_user,
@@ -841,7 +845,7 @@ static struct redis_options server_of(const struct config *c)
 
 int mirror_check(const struct config *c, char *err, size_t err_len)
 {
-	const struct redis_options o = server_of(c);
+	const struct redis_options o = mirror_server(c);
 
 	return *c->redis_uri ? redis_check(&o, err, err_len) : 0;
 }
@@ -858,7 +862,7 @@ static int make(struct mirror *m)
 				      .prefix = m->c->redis_prefix,
 				      .partitions = m->p->n,
 				      .adopt = m->c->redis_adopt };
-	m->server = server_of(m->c);
+	m->server = mirror_server(m->c);
 	m->prefix_len = strlen(m->self.prefix);
 	m->pattern = redis_pattern(m->self.prefix, m->prefix_len, &m->pattern_len);
 	m->part = calloc(n, sizeof(*m->part));

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -296,7 +297,7 @@ static enum mirror_verdict look_under_prefix(struct mirror *m)
 			   f.all ? "" : "at least ", f.n, m->self.prefix, f.sample ? f.sample : "?",
 			   m->self.topic);
 		v = MIRROR_REFUSED;
-	} else if (v == MIRROR_OK && f.n) {
+	} else if (v == MIRROR_OK && f.n && !m->tell) {
 		log_warn("SN-REDIS-ADOPTED",
 			 "Redis: taking %s%" PRIu64 " keys under redis.prefix '%s' over; take "
 			 "redis.adopt=true away again",
@@ -489,7 +490,7 @@ static enum mirror_verdict decide(struct mirror *m, const struct mark *mark,
 		mirror_say(m, true, "SN-REDIS-FOREIGN", "%s", why);
 		return MIRROR_REFUSED;
 	case MARK_NEW:
-		if (mark->there)
+		if (mark->there && !m->tell)
 			log_warn("SN-REDIS-OLD-PREFIX",
 				 "Redis: keys under the former redis.prefix '%s' stay as they are: "
 				 "delete them when nobody reads them any more",
@@ -504,7 +505,7 @@ static enum mirror_verdict decide(struct mirror *m, const struct mark *mark,
 			snprintf(why, sizeof(why), "%s", m->owed);
 		else if (*m->synced && strcmp(m->synced, mark->synced) != 0)
 			snprintf(why, sizeof(why), "Redis has lost the last resync");
-		else if ((v = same_log(m, mark, &same)) == MIRROR_OK && !same)
+		else if (!m->tell && (v = same_log(m, mark, &same)) == MIRROR_OK && !same)
 			snprintf(why, sizeof(why),
 				 "its positions are of another log, or cannot be "
 				 "told from one");
@@ -512,6 +513,17 @@ static enum mirror_verdict decide(struct mirror *m, const struct mark *mark,
 	}
 	if (*why)
 		mirror_want(m, "%s", why);
+	return v;
+}
+
+/* Everything up to the claim: nothing is written. */
+static enum mirror_verdict look(struct mirror *m, struct mark *mark, struct prefixes *known)
+{
+	enum mirror_verdict v;
+
+	if ((v = mirror_check_server(m)) == MIRROR_OK && (v = check_rights(m)) == MIRROR_OK &&
+	    (v = read_mark(m, mark)) == MIRROR_OK && (v = read_prefixes(m, known)) == MIRROR_OK)
+		v = decide(m, mark, known);
 	return v;
 }
 
@@ -523,9 +535,7 @@ enum mirror_verdict mirror_hold(struct mirror *m)
 
 	if (mark_init(&mark, m->p->n))
 		return MIRROR_LOST;
-	if ((v = mirror_check_server(m)) != MIRROR_OK || (v = check_rights(m)) != MIRROR_OK ||
-	    (v = read_mark(m, &mark)) != MIRROR_OK || (v = read_prefixes(m, &known)) != MIRROR_OK ||
-	    (v = decide(m, &mark, &known)) != MIRROR_OK)
+	if ((v = look(m, &mark, &known)) != MIRROR_OK)
 		goto out;
 	if (!take_epoch(m, &mark)) {
 		v = MIRROR_FENCED;
@@ -540,4 +550,80 @@ enum mirror_verdict mirror_hold(struct mirror *m)
 out:
 	mark_free(&mark);
 	return v;
+}
+
+/* ---- for `check` ---- */
+
+static void tell(struct mirror *m, enum mirror_told level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+static void tell(struct mirror *m, enum mirror_told level, const char *fmt, ...)
+{
+	char text[700];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	m->tell(m->tell_opaque, level, NULL, text);
+}
+
+static void tell_mark(struct mirror *m, const struct mark *mark)
+{
+	int64_t sum = 0;
+
+	for (int p = 0; p < m->p->n; p++)
+		sum += mark->part[p].offset > 0 ? mark->part[p].offset : 0;
+	if (!*m->want)
+		tell(m, MIRROR_FINE, "Redis: %s has %" PRId64 " offsets of %s, in epoch %" PRId64,
+		     m->key, sum, m->self.topic, mark->epoch);
+	else if (m->fresh)
+		tell(m, MIRROR_NOTE, "Redis: nothing is under redis.prefix '%s': it will be filled",
+		     m->self.prefix);
+	else
+		tell(m, MIRROR_NOTE, "Redis: it will be compared with the snapshot: %s", m->want);
+}
+
+static bool inspect(struct mirror *m)
+{
+	struct prefixes known = { 0 };
+	enum mirror_verdict v;
+	struct mark mark;
+	char err[400];
+	int rc = redis_open(&m->r, &m->server, NULL, err, sizeof(err));
+
+	if (rc) {
+		m->tell(m->tell_opaque, MIRROR_FAULT,
+			rc == -EACCES || rc == -EINVAL ? "SN-REDIS-LOGIN" : "SN-REDIS-UNREACHABLE",
+			err);
+		return rc == -EACCES || rc == -EINVAL;
+	}
+	tell(m, MIRROR_FINE, "Redis: %s answers", m->server.uri);
+	if (mark_init(&mark, m->p->n))
+		return true;
+	v = look(m, &mark, &known);
+	if (v == MIRROR_OK)
+		tell_mark(m, &mark);
+	mark_free(&mark);
+	return v != MIRROR_LOST || !*redis_error(m->r);
+}
+
+bool mirror_inspect(const struct config *c, const char *cluster, int n, mirror_tell *to,
+		    void *opaque)
+{
+	struct mirror *m = NULL;
+	bool reached = true;
+	struct pipeline p;
+
+	if (pipeline_init(&p, c, n))
+		return true;
+	snprintf(p.cluster, sizeof(p.cluster), "%s", cluster);
+	if (!mirror_open(&m, &p)) {
+		m->tell = to;
+		m->tell_opaque = opaque;
+		reached = inspect(m);
+		redis_close(m->r);
+	}
+	mirror_close(m);
+	pipeline_free(&p);
+	return reached;
 }

@@ -88,12 +88,16 @@ struct mirror {
 	int64_t began_ms, told_ms;
 	int64_t behind_ms; /* since when the snapshot is behind Redis; 0: it is not */
 
+	mirror_tell *tell; /* not to the log; NULL: to the log */
+	void *tell_opaque;
 	char said_id[32]; /* the trouble that was last said; "": none */
 	int64_t said_ms;
 	bool reserved_said, unchecked_said;
 };
 
 /* ---- mirror.c ---- */
+
+struct redis_options mirror_server(const struct config *c);
 
 bool mirror_stopping(struct mirror *m);
 /** Say a trouble, the same not more often than every ten seconds. */

@@ -1,6 +1,7 @@
 """The mirror: after whatever happens to Redis or to sidecars, Redis is the fold of the topic, key by
 key, absent ones included, and nothing else was touched."""
 
+import json
 import os
 import time
 
@@ -147,7 +148,6 @@ class Follow(MirrorTest):
         work.flush()
         self.wait_mirrored(sidecar, server)
         done = sidenote("scan", "-d", sidecar.state_dir, "--json")
-        import json
         snapshot = {}
         for line in done.stdout.splitlines():
             row = json.loads(line)
@@ -483,7 +483,7 @@ class Strangers(MirrorTest):
 
 class Rights(MirrorTest):
     RIGHTS = ("+multi +exec +discard +watch +unwatch +mset +mget +unlink +del +scan "
-              "+hset +hdel +hmget +hgetall +info +select +client|setname").split()
+              "+hset +hdel +hmget +hgetall +exists +info +select +client|setname").split()
 
     def secret(self, sidecar, text):
         path = os.path.join(sidecar.directory, "redis.secret")
@@ -519,27 +519,29 @@ class Rights(MirrorTest):
         self.assertNotIn("pass word", sidecar.log_text())
 
     def test_each_missing_right_is_found_before_anything_is_written(self):
-        optional = {"+select", "+client|setname", "+info"}
+        optional = {"+select", "+client|setname", "+info", "+exists"}
         needed = [r for r in self.RIGHTS if r not in optional]
         server = self.redis()
         topic, _ = self.loaded(5, partitions=1)
-        for i, missing in enumerate(needed):
-            server.client().execute_command("ACL", "SETUSER", f"without{i}", "on", ">secret", "~*",
-                                            "-@all", *(r for r in needed if r != missing))
-        server.client().execute_command("ACL", "SETUSER", "mirror", "on", ">secret", "~*", "-@all",
-                                        *needed)
-        sidecar = self.sidecar(topic, {"notifications.topic": "", "redis.uri": server.uri})
+        sidecar = self.sidecar(topic, {"notifications.topic": "", "redis.uri": server.uri,
+                                       "redis.user": "mirror"})
         sidecar.configure({"redis.password.file": self.secret(sidecar, "secret")})
-        for i, missing in enumerate(needed):
+        user = ["ACL", "SETUSER", "mirror", "reset", "on", ">secret", "~*", "-@all"]
+        for missing in needed:
             with self.subTest(missing):
-                sidecar.configure({"redis.user": f"without{i}"})
-                sidecar.start()
-                sidecar._wait(lambda n=i: sidecar.log_text().count("SN-REDIS-DENIED") == n + 1, 20,
-                              missing)
-                time.sleep(0.1)
+                server.client().execute_command(*user, *(r for r in needed if r != missing))
+                done = sidenote("check", "--online", "-F", sidecar.config_path)
+                self.assertEqual(done.returncode, 2, done.stdout)
+                self.assertIn("SN-REDIS-DENIED", done.stdout)
                 self.assertEqual(server.dump(), {})
-                sidecar.kill9()
-        sidecar.configure({"redis.user": "mirror"})
+        for keys in (f"~{topic}:*", "~sidenote:*"):
+            server.client().execute_command(*user[:-2], keys, "-@all", *needed)
+            done = sidenote("check", "--online", "-F", sidecar.config_path)
+            self.assertIn("SN-REDIS-DENIED", done.stdout)
+        server.client().execute_command(*user, *needed)
+        done = sidenote("check", "--online", "-F", sidecar.config_path)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(server.dump(), {})
         sidecar.start()
         self.wait_mirrored(sidecar, server)
 
@@ -556,6 +558,66 @@ class Rights(MirrorTest):
                 sidecar.start()
                 sidecar.wait_exit(expect=2)
                 self.assertIn(text, sidecar.log_text())
+
+
+class Verbs(MirrorTest):
+    def verify(self, sidecar, expect, *arguments):
+        done = sidenote("verify", *arguments, "-F", sidecar.config_path)
+        self.assertEqual(done.returncode, expect, done.stdout + done.stderr)
+        return done.stdout
+
+    def test_verify_compares_redis_while_all_of_it_moves(self):
+        server = self.redis()
+        topic, work = self.loaded(3000)
+        sidecar = self.mirroring(topic, server.uri)
+        self.wait_mirrored(sidecar, server)
+        work.in_background(work.change, 8000, rate=2000)
+        self.assertIn("Redis is equal: ", self.verify(sidecar, 0))
+        work.wait_background()
+        self.wait_mirrored(sidecar, server)
+        keys = work.present_keys()
+        prefix = topic.encode() + b":"
+        server.client().delete(prefix + keys[0])
+        server.client().set(prefix + keys[1], "wrong")
+        server.client().rpush(prefix + b"stray", "a list")
+        out = [json.loads(line) for line in self.verify(sidecar, 1, "--json").splitlines()]
+        found = {(d["difference"], d["key"]) for d in out if "difference" in d}
+        self.assertEqual(found, {("redis-missing", keys[0].decode()),
+                                 ("redis-value", keys[1].decode()), ("redis-extra", "stray")})
+        self.assertEqual(out[-1]["differences"], 3)
+        server.client().hset(f"sidenote:{sidecar.name}", "resync", "by hand")
+        self.assert_says(sidecar, "compared, 2 written, 1 deleted")
+        self.wait_mirrored(sidecar, server)
+        self.verify(sidecar, 0)
+        server.kill9()
+        self.verify(sidecar, 3)
+
+    def test_check_tells_what_a_mirror_would_find(self):
+        server = self.redis()
+        topic, work = self.loaded(10)
+        sidecar = self.sidecar(topic, {"notifications.topic": "", "redis.uri": server.uri})
+
+        def check(expect, text):
+            done = sidenote("check", "--online", "-F", sidecar.config_path)
+            self.assertEqual(done.returncode, expect, done.stdout + done.stderr)
+            self.assertIn(text, done.stdout)
+
+        check(0, "it will be filled")
+        server.client().set(topic + ":x", "1")
+        check(2, "SN-REDIS-FOREIGN: 1 keys under redis.prefix")
+        server.client().delete(topic + ":x")
+        self.assertEqual(server.dump(), {})
+        sidecar.start()
+        self.wait_mirrored(sidecar, server)
+        before = server.mark(sidecar.name)["epoch"]
+        check(0, f"has {sum(self.kafka.end_offsets(topic).values())} offsets of {topic}")
+        self.assertEqual(server.mark(sidecar.name)["epoch"], before)
+        server.client().config_set("maxmemory-policy", "allkeys-lru")
+        check(0, "fit to run")  # without a limit nothing is evicted
+        server.client().config_set("maxmemory", "100mb")
+        check(2, "SN-REDIS-EVICTION")
+        server.kill9()
+        check(3, "SN-REDIS-UNREACHABLE")
 
 
 class Compaction(MirrorTest):
