@@ -343,9 +343,15 @@ class Keys(BadInput):
         """A compacted topic takes none, so for that moment it is not one."""
         self.kafka.alter_config(topic, {"cleanup.policy": "delete"})
         producer = self.kafka.producer()
-        for _ in range(n):
-            producer.produce(topic, value=b'{"v":1}', partition=0)
-        self.assertEqual(producer.flush(30), 0)
+        written = []
+
+        def write():  # refused until the broker goes by the new policy
+            producer.produce(topic, value=b'{"v":1}', partition=0,
+                             on_delivery=lambda error, _: error or written.append(1))
+            self.assertEqual(producer.flush(30), 0)
+            return len(written) == n
+
+        wait_until(write, 20, "records without a key are written")
         self.kafka.alter_config(topic, {"cleanup.policy": "compact"})
 
     def test_a_record_without_a_key_is_passed_over_while_filling(self):
