@@ -313,9 +313,9 @@ static void within_budget(void *(*call)(void *), rd_kafka_t *rk)
 		call(rk);
 		return;
 	}
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += (code < 0 ? CLOSE_BUDGET_MS : ENDING_BUDGET_MS) / 1000;
-	if (pthread_timedjoin_np(t, NULL, &until)) {
+	if (pthread_clockjoin_np(t, NULL, CLOCK_MONOTONIC, &until)) {
 		if (code >= 0)
 			_exit(code);
 		log_error("SN-KAFKA-STUCK", "a Kafka client does not close; ending the process, "

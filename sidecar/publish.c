@@ -939,9 +939,9 @@ bool publish_stop(struct publisher *pub, int budget_ms)
 		return true;
 	atomic_store(&pub->stop, true);
 	pipeline_wake(pub->p);
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += budget_ms / 1000;
-	if (pthread_timedjoin_np(pub->thread, NULL, &until))
+	if (pthread_clockjoin_np(pub->thread, NULL, CLOCK_MONOTONIC, &until))
 		return false;
 	free_publisher(pub);
 	return true;
