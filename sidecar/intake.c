@@ -392,7 +392,8 @@ int intake_take(struct intake *in, int timeout_ms, size_t max, struct intake_eve
 		if (got <= 0)
 			break;
 		for (ssize_t i = 0; i < got; i++) {
-			int one = take_message(in, m[i], ev, err, err_len);
+			/* of several errors the first is returned, and its text */
+			int one = take_message(in, m[i], ev, err, rc ? 0 : err_len);
 			if (one && !rc)
 				rc = one;
 		}
