@@ -718,7 +718,7 @@ static void tell_redis(void *opaque, enum mirror_told level, const char *id, con
 
 static void check_redis(struct check *k)
 {
-	const char *cluster = *k->c.cluster_name ? k->c.cluster_name : k->cluster_id;
+	const char *cluster = *k->cluster_id ? k->cluster_id : k->c.cluster_name;
 
 	if (*k->c.redis_uri && !mirror_inspect(&k->c, cluster, k->source.partitions, tell_redis, k))
 		k->unanswered++;

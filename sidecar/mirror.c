@@ -211,7 +211,7 @@ void mirror_put_part(struct mirror *m, int p, int64_t at, const struct state_anc
 
 static void ask_mark(struct mirror *m)
 {
-	redis_words(m->r, "WATCH", m->key, NULL);
+	redis_words(m->r, "WATCH", m->key, MARK_PREFIXES, NULL); /* who owns the prefix, too */
 	redis_words(m->r, "HMGET", m->key, "epoch", "by", "seq", "resync", NULL);
 }
 
@@ -797,11 +797,13 @@ static enum mirror_verdict session(struct mirror *m)
 	m->behind_ms = 0;
 	m->kept_ms = kafka_now_ms();
 	v = mirror_hold(m);
+	if (v == MIRROR_OK && m->placed)
+		learn_caught(m);
 	while (v == MIRROR_OK)
 		v = mirror_stopping(m) ? MIRROR_STOPPED : go_on(m);
-	close_log(m);
-	redis_close(m->r);
+	redis_close(m->r); /* first: from here on this thread can do nothing more */
 	m->r = NULL;
+	close_log(m);
 	return v;
 }
 
@@ -850,14 +852,29 @@ int mirror_check(const struct config *c, char *err, size_t err_len)
 	return *c->redis_uri ? redis_check(&o, err, err_len) : 0;
 }
 
+/* The id, which does not change when cluster.name does. */
+static void name_cluster(struct mirror *m)
+{
+	struct state_view *v;
+
+	if (m->p->state && !state_view_begin(m->p->state, &v)) {
+		if (state_view_meta(v, "cluster_id", m->cluster, sizeof(m->cluster)))
+			m->cluster[0] = '\0';
+		state_view_end(v);
+	}
+	if (!*m->cluster)
+		memcpy(m->cluster, m->p->cluster, sizeof(m->cluster));
+}
+
 static int make(struct mirror *m)
 {
 	size_t n = (size_t)m->p->n;
 	char *client;
 
+	name_cluster(m);
 	snprintf(m->key, sizeof(m->key), "%s%s", MARK_KEYS, m->c->name);
 	m->self = (struct mark_self){ .name = m->c->name,
-				      .cluster = m->p->cluster,
+				      .cluster = m->cluster,
 				      .topic = m->c->source_topic,
 				      .prefix = m->c->redis_prefix,
 				      .partitions = m->p->n,

@@ -392,11 +392,13 @@ static void put_registration(struct mirror *m, const struct prefixes *known)
 	char owner[MARK_TEXT_MAX];
 
 	mark_owner(&m->self, owner);
-	redis_word(m->r, "HSET");
-	redis_word(m->r, MARK_PREFIXES);
-	redis_word(m->r, m->self.prefix);
-	redis_word(m->r, mirror_text(m, "%s", owner));
-	mirror_queue(m);
+	if (!known->ours) { /* every mirror of this Redis watches that hash */
+		redis_word(m->r, "HSET");
+		redis_word(m->r, MARK_PREFIXES);
+		redis_word(m->r, m->self.prefix);
+		redis_word(m->r, owner);
+		mirror_queue(m);
+	}
 	for (const struct old_prefix *o = known->old; o; o = o->next) {
 		redis_word(m->r, "HDEL");
 		redis_word(m->r, MARK_PREFIXES);

@@ -48,6 +48,7 @@ struct mirror {
 	const struct config *c;
 	struct redis_options server;
 	struct mark_self self;
+	char cluster[128];
 	char key[128]; /* of the mark */
 	size_t prefix_len;
 	char *pattern; /* of SCAN */

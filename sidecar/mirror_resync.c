@@ -167,7 +167,7 @@ static enum mirror_verdict begin(struct mirror *m, struct state_partition *rows)
 	m->placed = true;
 	m->want[0] = '\0';
 	m->rounds_begun = rounds;
-	m->phase = m->prefix_len ? RESYNC_STRAYS : RESYNC_WALK;
+	m->phase = m->prefix_len && !m->fresh ? RESYNC_STRAYS : RESYNC_WALK;
 	snprintf(m->cursor, sizeof(m->cursor), "0");
 	m->after_len = 0;
 	m->compared = m->written = m->deleted = 0;

@@ -18,6 +18,7 @@ enum {
 	COMMITTED_MS = 2000,     /* between reads of the committed offsets */
 	ANSWER_MS = 3000,        /* for one question to the broker */
 	STOP_MS = 3000,          /* for the publisher to stop within a revoke */
+	STOP_MIRROR_MS = 8000,   /* the same; Redis itself refuses a mirror that is late */
 	CALL_BUDGET_MS = 180000, /* a call that outlives it ends the process */
 };
 
@@ -55,12 +56,12 @@ static void stop_publisher(struct owner *o)
 
 static void stop_mirror(struct owner *o)
 {
-	if (!mirror_stop(o->mirror, STOP_MS)) {
+	if (!mirror_stop(o->mirror, STOP_MIRROR_MS)) {
 		log_error(
 			"SN-REDIS-STUCK",
 			"the mirror does not stop within %d ms; ending the process before another "
 			"leads, which loses nothing: start it again",
-			STOP_MS);
+			STOP_MIRROR_MS);
 		_exit(3);
 	}
 }
