@@ -23,7 +23,7 @@ struct queue_limit {
 };
 static const struct queue_limit tail_queue = { 1000000, 65536 }; /* as kafka.c sets them */
 static const struct queue_limit fill_queue = { 200000, 32768 };
-#define FILL_FETCH_BYTES "8388608"
+#define FILL_FETCH_BYTES "1048576"
 #define FULL_BACKOFF_MS  "5"
 
 struct intake {

@@ -301,8 +301,10 @@ static int open_file(struct sorter *s)
 
 static int append_file(struct sorter *s, const uint8_t *bytes, size_t len)
 {
-	if (s->fd < 0 && open_file(s))
-		return s->rc;
+	int rc = s->fd < 0 ? open_file(s) : 0;
+
+	if (rc)
+		return rc;
 	s->spilled += len;
 	while (len) {
 		ssize_t n = pwrite(s->fd, bytes, len, s->end);
@@ -352,7 +354,9 @@ static int read_run(struct sorter *s, struct source *v, uint8_t *to, size_t len)
 		len -= (size_t)n;
 		v->at += n;
 	}
-	if (v->at - v->given_back >= GIVE_BACK || v->at == v->end)
+	if (v->at == v->end) /* the next run begins with a block of its own */
+		give_back(s, &v->given_back, v->at + FILE_BLOCK - 1);
+	else if (v->at - v->given_back >= GIVE_BACK)
 		give_back(s, &v->given_back, v->at);
 	return 0;
 }
@@ -692,7 +696,6 @@ static int open_run(struct sorter *s, struct source *v, const struct run *r, siz
 static int merge(struct sorter *s, int n, struct buffer *b, size_t budget, bool last)
 {
 	struct merge m = { .s = s, .k = n + !!b, .last = last, .out = &s->block[0] };
-	const struct run *first = s->runs + s->n_runs - n;
 	int rc = 0;
 
 	m.prefix = s->known_prefix;
@@ -702,7 +705,8 @@ static int merge(struct sorter *s, int n, struct buffer *b, size_t budget, bool 
 	if (!m.v || !m.tree)
 		rc = no_memory(s);
 	for (int i = 0; i < n && !rc; i++)
-		rc = open_run(s, &m.v[i], first + i, budget / (size_t)n, m.prefix);
+		rc = open_run(s, &m.v[i], &s->runs[s->n_runs - n + i], budget / (size_t)n,
+			      m.prefix);
 	if (b && !rc) {
 		m.v[n].buffer = b;
 		next_of_buffer(&m.v[n]);

@@ -4,6 +4,7 @@
 #include "sort.h"
 
 #include <dirent.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -426,17 +427,49 @@ static void test_a_directory_that_is_not_there_is_said_so(void **state)
 	(void)state;
 }
 
+/* Of the open file in `dir` that has no name. */
+static blkcnt_t nameless_blocks(const char *dir)
+{
+	DIR *d = opendir("/proc/self/fd");
+	blkcnt_t blocks = -1;
+	char path[300], target[PATH_MAX];
+	struct stat st;
+
+	for (struct dirent *e; (e = readdir(d));) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%s", e->d_name);
+		ssize_t n = readlink(path, target, sizeof(target) - 1);
+		target[n < 0 ? 0 : n] = '\0';
+		if (!strncmp(target, dir, strlen(dir)) && strstr(target, "(deleted)") &&
+		    !stat(path, &st))
+			blocks = st.st_blocks;
+	}
+	closedir(d);
+	return blocks;
+}
+
 static void test_blocks_of_the_file_are_given_back_as_they_are_read(void **state)
 {
-	/* twice as many levels of runs as fit into the limit if nothing was given back */
 	struct sort_stat stat;
+	struct sorted out;
 	struct sorter *s;
+	char key[20], value[200] = { 0 };
 
 	assert_int_equal(sort_open(&s, *state, 128 * KIB, MOVED_STOP), 0);
-	assert_int_equal(fill(s, 50000), 0);
+	for (unsigned i = 0; i < 50000; i++) {
+		snprintf(key, sizeof(key), "%08x", i * 2654435761u);
+		assert_int_equal(add(s, key, value, sizeof(value), i), 0);
+	}
+	blkcnt_t before = nameless_blocks(*state);
+	assert_int_equal(sort_finish(s), 0);
+	for (int i = 0; i < 50000; i++)
+		assert_int_equal(sort_next(s, &out), 1);
+	assert_int_equal(sort_next(s, &out), 0);
 	sort_stat(s, &stat);
-	assert_true(stat.runs > 8);
-	assert_true(stat.spilled_bytes > 50000ull * 240);
+	assert_true(stat.runs > 100);
+	/* with runs of runs, twice that was written, and never at once */
+	assert_true(stat.spilled_bytes > 15000000);
+	assert_in_range(before, 9000000 / 512, 14000000 / 512);
+	assert_true(nameless_blocks(*state) < 100);
 	sort_close(s);
 }
 
