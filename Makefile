@@ -190,6 +190,7 @@ fmt:
 docs: $B/sidenote
 	$B/sidenote help options >docs/options.md
 	$B/sidenote help metrics >docs/metrics.md
+	$B/sidenote help join-options >docs/join-options.md
 
 # ---- install ----
 

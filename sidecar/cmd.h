@@ -19,5 +19,6 @@ int cmd_scan(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_watch(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
+int cmd_join(int argc, char **argv);
 
 #endif

@@ -1,6 +1,7 @@
 /* The verbs, what they tell about themselves, and the way to each. */
 #include "cmd.h"
 #include "config.h"
+#include "join_config.h"
 #include "metrics.h"
 #include "nearest.h"
 #include "version.h"
@@ -126,6 +127,21 @@ static const struct verb {
 	  "  3  brokers or Redis unreachable, no snapshot, or Redis is not in step yet\n"
 	  "  4  the snapshot is damaged\n"
 	  "\nExample\n  sidenote verify -F /etc/sidenote/users.conf\n" },
+	{ "join", cmd_join, "join a stream with a snapshot, exactly once",
+	  "[-F FILE]... [-X NAME=VALUE]...\n\n"
+	  "Looks the key of every record of join.stream.topic up in the snapshot in state.dir and\n"
+	  "writes both records, with the position of the snapshot, to join.output.topic: each\n"
+	  "once. Needs no more than read access to the snapshot. Instances of one join.name share\n"
+	  "the stream's partitions; any number may start, stop and crash at any time.\n"
+	  "SIGTERM and SIGINT: finish the batch, leave the group, end.\n"
+	  "\n" CONFIG
+	  "\n`sidenote help join-options` lists the options: they are not those of `run`.\n"
+	  "\nExit status\n"
+	  "  0  stopped by a signal\n"
+	  "  2  wrong usage or configuration\n"
+	  "  3  something it needs is not there: memory, a call that does not return\n"
+	  "  4  stopped rather than guess: the last message has an id and names the way out\n"
+	  "\nExample\n  sidenote join -F /etc/sidenote/orders-users.join\n" },
 	{ "rebuild", cmd_rebuild, "ask the running sidecar for a new generation",
 	  "[--round-only] [-F FILE]... [-X NAME=VALUE]...\n\n"
 	  "Asks the sidecar that runs on state.dir, through the socket in it, to fill a new\n"
@@ -190,6 +206,8 @@ static int help(const char *word)
 		print_words(stdout);
 	} else if (!strcmp(word, "options")) {
 		config_print(stdout);
+	} else if (!strcmp(word, "join-options")) {
+		join_config_print(stdout);
 	} else if (!strcmp(word, "metrics")) {
 		metrics_document(stdout);
 	} else if ((v = find(word))) {

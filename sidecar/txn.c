@@ -1,0 +1,247 @@
+#include "txn.h"
+#include "log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+	CALL_MS = 1000,           /* one attempt of a call */
+	COMMIT_BUDGET_MS = 60000, /* then the outcome is unclear */
+	METADATA_MS = 5000,
+	FULL_MS = 10,
+};
+
+static void call_begin(struct txn *t) { atomic_store(&t->call_began_ms, kafka_now_ms()); }
+static void call_end(struct txn *t) { atomic_store(&t->call_began_ms, 0); }
+
+int64_t txn_call_ms(const struct txn *t)
+{
+	int64_t began = atomic_load(&t->call_began_ms);
+
+	return began ? kafka_now_ms() - began : 0;
+}
+
+/* ---- what an error of librdkafka means ---- */
+
+static enum txn_verdict verdict_of(const rd_kafka_error_t *e)
+{
+	switch (rd_kafka_error_code(e)) { /* the code first: flags are not always consistent */
+	case RD_KAFKA_RESP_ERR__FENCED:
+	case RD_KAFKA_RESP_ERR_PRODUCER_FENCED:
+	case RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH:
+		return TXN_FENCED;
+	case RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION:
+	case RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID:
+	case RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID:
+	case RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS:
+		return TXN_NOT_MEMBER;
+	case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
+	case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
+		return rd_kafka_error_is_fatal(e) ? TXN_REOPEN : TXN_TOO_LARGE;
+	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+	case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
+	case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+	case RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+		return TXN_DENIED;
+	default:
+		break;
+	}
+	if (rd_kafka_error_is_fatal(e))
+		return TXN_REOPEN;
+	return rd_kafka_error_txn_requires_abort(e) || rd_kafka_error_is_retriable(e) ? TXN_RETRY
+										      : TXN_REOPEN;
+}
+
+static enum txn_verdict take_error(struct txn *t, rd_kafka_error_t *e, const char *where)
+{
+	enum txn_verdict v = verdict_of(e);
+
+	snprintf(t->why, sizeof(t->why), "%s: %s: %s", where, rd_kafka_error_name(e),
+		 rd_kafka_error_string(e));
+	log_info(NULL, "%s: %s", t->who, t->why);
+	rd_kafka_error_destroy(e);
+	return v;
+}
+
+/* ---- open and close ---- */
+
+static enum txn_verdict init(struct txn *t)
+{
+	for (;;) {
+		if (t->stopping(t->opaque))
+			return TXN_STOPPED;
+		call_begin(t);
+		rd_kafka_error_t *e = rd_kafka_init_transactions(t->rk, CALL_MS);
+		call_end(t);
+		if (!e)
+			return TXN_OK;
+		if (!rd_kafka_error_is_retriable(e)) {
+			enum txn_verdict v = take_error(t, e, "init");
+			return v == TXN_RETRY ? TXN_REOPEN : v;
+		}
+		rd_kafka_error_destroy(e);
+	}
+}
+
+enum txn_verdict txn_open(struct txn *t, const struct config *c, const char *topic,
+			  int64_t max_message_bytes)
+{
+	const struct rd_kafka_metadata *md;
+	enum txn_verdict v;
+
+	t->hooks = (struct kafka_hooks){ .counts = &t->counts,
+					 .max_message_bytes = max_message_bytes };
+	t->rk = kafka_new(c, KAFKA_PUBLISH, &t->hooks, t->why, sizeof(t->why));
+	if (!t->rk)
+		return TXN_REFUSED;
+	v = init(t);
+	if (v != TXN_OK)
+		return v;
+	/* the first produce to a topic nobody asked about waits up to a second (before 2.10.1) */
+	t->topic = rd_kafka_topic_new(t->rk, topic, NULL);
+	if (t->topic && !rd_kafka_metadata(t->rk, 0, t->topic, &md, METADATA_MS))
+		rd_kafka_metadata_destroy(md);
+	return t->topic ? TXN_OK : TXN_REOPEN;
+}
+
+void txn_close(struct txn *t)
+{
+	if (t->topic)
+		rd_kafka_topic_destroy(t->topic);
+	t->topic = NULL;
+	kafka_free(t->rk);
+	t->rk = NULL;
+}
+
+/* ---- one transaction ---- */
+
+enum txn_verdict txn_begin(struct txn *t)
+{
+	rd_kafka_error_t *e = rd_kafka_begin_transaction(t->rk);
+
+	if (!e)
+		return TXN_OK;
+	return take_error(t, e, "begin") == TXN_FENCED ? TXN_FENCED : TXN_REOPEN;
+}
+
+enum txn_verdict txn_produce(struct txn *t, int32_t partition, const void *key, size_t key_len,
+			     const void *value, size_t value_len, rd_kafka_headers_t *headers)
+{
+	rd_kafka_resp_err_t e;
+
+	/* a full queue that is not polled stays full: delivery reports empty it */
+	while ((e = rd_kafka_producev(
+			t->rk, RD_KAFKA_V_RKT(t->topic), RD_KAFKA_V_PARTITION(partition),
+			RD_KAFKA_V_KEY(key, key_len), RD_KAFKA_V_VALUE((void *)value, value_len),
+			RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+			RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL &&
+	       !t->stopping(t->opaque))
+		rd_kafka_poll(t->rk, FULL_MS);
+	if (!e)
+		return TXN_OK;
+	if (headers)
+		rd_kafka_headers_destroy(headers);
+	if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
+		return TXN_TOO_LARGE;
+	snprintf(t->why, sizeof(t->why), "produce: %s", rd_kafka_err2str(e));
+	return t->stopping(t->opaque) ? TXN_STOPPED : TXN_RETRY;
+}
+
+static enum txn_verdict send_offsets(struct txn *t, const rd_kafka_topic_partition_list_t *offsets,
+				     const rd_kafka_consumer_group_metadata_t *group)
+{
+	int sent = atomic_load(&t->counts.txn_offset_commit);
+	enum txn_verdict v = TXN_OK;
+
+	call_begin(t);
+	rd_kafka_error_t *e =
+		rd_kafka_send_offsets_to_transaction(t->rk, offsets, group, 10 * CALL_MS);
+	call_end(t);
+	sent = atomic_load(&t->counts.txn_offset_commit) - sent;
+	if (e) {
+		/* what timed out may still arrive */
+		bool timed_out = rd_kafka_error_code(e) == RD_KAFKA_RESP_ERR__TIMED_OUT ||
+				 rd_kafka_error_is_retriable(e);
+		v = take_error(t, e, "send_offsets");
+		if (timed_out && v == TXN_RETRY)
+			v = TXN_REOPEN;
+	}
+	if (sent > 1 && (v == TXN_OK || v == TXN_RETRY)) {
+		log_info(NULL, "%s: TxnOffsetCommit was sent %d times: starting over", t->who,
+			 sent);
+		v = TXN_REOPEN;
+	}
+	return v;
+}
+
+/*
+ * *unclear: an EndTxn may still be on its way, either a second one of a commit
+ * that succeeded or any of one that failed.
+ */
+static enum txn_verdict commit(struct txn *t, bool *unclear)
+{
+	int64_t until = kafka_now_ms() + COMMIT_BUDGET_MS;
+	int sent = atomic_load(&t->counts.end_txn);
+	enum txn_verdict v = TXN_OK;
+
+	for (;;) {
+		call_begin(t);
+		rd_kafka_error_t *e = rd_kafka_commit_transaction(t->rk, CALL_MS);
+		call_end(t);
+		if (!e)
+			break;
+		bool again =
+			rd_kafka_error_is_retriable(e) && !rd_kafka_error_txn_requires_abort(e);
+		if (again && kafka_now_ms() < until && !t->stopping(t->opaque)) {
+			rd_kafka_error_destroy(e);
+			continue;
+		}
+		v = take_error(t, e, "commit");
+		if (again) /* it can neither be awaited nor aborted now: who knows */
+			v = TXN_REOPEN;
+		break;
+	}
+	sent = atomic_load(&t->counts.end_txn) - sent;
+	*unclear = sent > (v == TXN_OK ? 1 : 0);
+	return v;
+}
+
+/* After a failure inside a transaction.  An abort that is not plain makes it unclear. */
+static enum txn_verdict abort_because(struct txn *t, enum txn_verdict why)
+{
+	int sent = atomic_load(&t->counts.end_txn);
+
+	if (why == TXN_FENCED || why == TXN_REOPEN)
+		return why;
+	call_begin(t);
+	rd_kafka_error_t *e = rd_kafka_abort_transaction(t->rk, 2 * CALL_MS);
+	call_end(t);
+	if (e) {
+		enum txn_verdict v = take_error(t, e, "abort");
+		return v == TXN_FENCED ? TXN_FENCED : why == TXN_RETRY ? TXN_REOPEN : why;
+	}
+	if (atomic_load(&t->counts.end_txn) - sent > 1 && why == TXN_RETRY)
+		return TXN_REOPEN;
+	return why;
+}
+
+enum txn_verdict txn_end(struct txn *t, enum txn_verdict so_far,
+			 const rd_kafka_topic_partition_list_t *offsets,
+			 const rd_kafka_consumer_group_metadata_t *group, bool *committed)
+{
+	enum txn_verdict v = so_far == TXN_OK ? send_offsets(t, offsets, group) : so_far;
+	bool unclear = false;
+
+	*committed = false;
+	if (v != TXN_OK)
+		return abort_because(t, v);
+	v = commit(t, &unclear);
+	*committed = v == TXN_OK;
+	if (v != TXN_OK && !unclear)
+		return abort_because(t, v);
+	if (unclear && (v == TXN_OK || v == TXN_RETRY)) {
+		log_info(NULL, "%s: an EndTxn may still be on its way: starting over", t->who);
+		v = TXN_REOPEN;
+	}
+	return v;
+}
