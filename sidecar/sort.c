@@ -45,7 +45,7 @@ struct item {
 };
 
 struct entry {
-	uint64_t order; /* eight bytes of the key, after what all keys begin with */
+	uint64_t order; /* while sorting: eight bytes of the key, after what those around share */
 	uint64_t at;    /* of the item in its buffer: also tells which one is older */
 };
 
@@ -155,7 +155,7 @@ static uint64_t order_of(const uint8_t *key, size_t len, size_t prefix)
 
 	if (len >= prefix + 8)
 		memcpy(&x, key + prefix, 8);
-	else
+	else if (len > prefix)
 		memcpy(&x, key + prefix, len - prefix);
 	return __builtin_bswap64(x); /* little endian hosts only: see record.h */
 }
@@ -222,6 +222,8 @@ static int by_entry(const void *x, const void *y, void *b)
 	return entry_before(b, x, y) ? -1 : entry_before(b, y, x);
 }
 
+static void sort_entries(const struct buffer *b, struct entry *e, size_t n, size_t depth);
+
 static void insertion_sort(const struct buffer *b, struct entry *e, size_t n)
 {
 	for (size_t i = 1; i < n; i++) {
@@ -233,19 +235,11 @@ static void insertion_sort(const struct buffer *b, struct entry *e, size_t n)
 	}
 }
 
-/* By one byte of `order` after the other, in place; by comparing where few are left. */
-static void sort_entries(const struct buffer *b, struct entry *e, size_t n, int shift)
+/* By the byte of `order` at `shift`, in place; then each of the parts that this makes. */
+static void radix_sort(const struct buffer *b, struct entry *e, size_t n, size_t depth, int shift)
 {
 	size_t count[256] = { 0 }, at[256], end[256], sum = 0;
 
-	if (n <= FEW) {
-		insertion_sort(b, e, n);
-		return;
-	}
-	if (shift < 0) { /* one order */
-		qsort_r(e, n, sizeof(*e), by_entry, (void *)b);
-		return;
-	}
 #define BYTE(x) ((x).order >> shift & 255)
 	for (size_t i = 0; i < n; i++)
 		count[BYTE(e[i])]++;
@@ -264,20 +258,35 @@ static void sort_entries(const struct buffer *b, struct entry *e, size_t n, int 
 			e[at[c]++] = x;
 		}
 #undef BYTE
-	for (int c = 0; c < 256; c++)
-		if (count[c] > 1)
-			sort_entries(b, e + end[c] - count[c], count[c], shift - 8);
+	for (int c = 0; c < 256; c++) {
+		struct entry *part = e + end[c] - count[c];
+		if (count[c] <= FEW)
+			insertion_sort(b, part, count[c]);
+		else if (shift)
+			radix_sort(b, part, count[c], depth, shift - 8);
+		else
+			sort_entries(b, part, count[c], depth + 8);
+	}
 }
 
-static void sort_buffer(struct buffer *b)
+/* Entries whose keys have their first `depth` bytes in common. */
+static void sort_entries(const struct buffer *b, struct entry *e, size_t n, size_t depth)
 {
-	struct entry *e = entries(b);
-
-	for (size_t i = 0; i < b->n; i++) {
-		const struct item *it = item_at(b, &e[i]);
-		e[i].order = order_of(it->bytes, it->skey_len, b->prefix);
+	for (size_t longest = SIZE_MAX; depth < longest; depth += 8) {
+		uint64_t differs = 0;
+		longest = 0;
+		for (size_t i = 0; i < n; i++) {
+			const struct item *it = item_at(b, &e[i]);
+			e[i].order = order_of(it->bytes, it->skey_len, depth);
+			differs |= e[i].order ^ e[0].order;
+			longest = it->skey_len > longest ? it->skey_len : longest;
+		}
+		if (differs) {
+			radix_sort(b, e, n, depth, 56 - __builtin_clzll(differs) / 8 * 8);
+			return;
+		}
 	}
-	sort_entries(b, e, b->n, 56);
+	qsort_r(e, n, sizeof(*e), by_entry, (void *)b); /* one key, or zeros at the end of it */
 }
 
 /* ---- the file ---- */
@@ -400,7 +409,7 @@ static int next_of_run(struct sorter *s, struct source *v, size_t prefix)
 	return 0;
 }
 
-static void next_of_buffer(struct source *v)
+static void next_of_buffer(struct source *v, size_t prefix)
 {
 	const struct entry *e = entries(v->buffer) + v->next;
 
@@ -408,7 +417,7 @@ static void next_of_buffer(struct source *v)
 	if (v->next == v->buffer->n)
 		return;
 	v->item = item_at(v->buffer, e);
-	v->order = e->order;
+	v->order = order_of(v->item->bytes, v->item->skey_len, prefix);
 	if (++v->next + AHEAD < v->buffer->n)
 		for (int line = 0; line < 4; line++)
 			__builtin_prefetch((const char *)item_at(v->buffer, e + AHEAD) + line * 64);
@@ -422,7 +431,7 @@ static int take(struct sorter *s, struct source *v, size_t prefix, uint8_t *to)
 
 	if (v->buffer) {
 		memcpy(to, v->item, len);
-		next_of_buffer(v);
+		next_of_buffer(v, prefix);
 		return 0;
 	}
 	size_t here = v->filled - v->from < len ? v->filled - v->from : len;
@@ -709,7 +718,7 @@ static int merge(struct sorter *s, int n, struct buffer *b, size_t budget, bool 
 			      m.prefix);
 	if (b && !rc) {
 		m.v[n].buffer = b;
-		next_of_buffer(&m.v[n]);
+		next_of_buffer(&m.v[n], m.prefix);
 	}
 	if (!rc)
 		rc = merge_all(&m);
@@ -772,7 +781,7 @@ static int combine(struct sorter *s)
 static int spill(struct sorter *s, struct buffer *b)
 {
 	s->known_prefix = b->prefix;
-	sort_buffer(b);
+	sort_entries(b, entries(b), b->n, b->prefix);
 	int rc = make_run(s, b, 0);
 	if (!rc)
 		rc = combine(s);
@@ -787,7 +796,7 @@ static int merge_last(struct sorter *s)
 	free(idle->bytes);
 	*idle = (struct buffer){ 0 };
 	s->known_prefix = b->prefix = s->prefix;
-	sort_buffer(b);
+	sort_entries(b, entries(b), b->n, b->prefix);
 	return merge(s, s->n_runs, b, s->memory / 4, true);
 }
 

@@ -117,7 +117,7 @@ struct walk {
 	size_t memory;
 	enum moved moved;
 	int keys, records, partitions, max_value;
-	const char *prefix;
+	const char *prefix, *infix;
 	bool digests;
 	bool backwards; /* timestamps go up and down */
 };
@@ -129,7 +129,8 @@ static size_t make_key(const struct walk *w, int k, uint8_t skey[KEY_STORED_MAX]
 		*key_len = k % 2 ? 0 : 600 + (size_t)k;
 		memset(key, 'a' + k % 26, *key_len);
 	} else {
-		*key_len = (size_t)sprintf(key, "%s%.*s%d", w->prefix, k % 11, "xxxxxxxxxxx", k);
+		*key_len = (size_t)sprintf(key, "%s%.*s%s%d", w->prefix, k % 11, "xxxxxxxxxxx",
+					   w->infix ? w->infix : "", k);
 	}
 	return record_stored_key(skey, key, *key_len);
 }
