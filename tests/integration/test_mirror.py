@@ -278,6 +278,7 @@ class Servers(MirrorTest):
         server = self.redis(aof=aof)
         topic, work = self.loaded(3000)
         sidecar = self.mirroring(topic, server.uri)
+        self.wait_mirrored(sidecar, server)  # a first fill that is cut short begins anew
         work.in_background(work.change, 9000, rate=2000)
         for delay in (0.7, 1.0, 0.5):
             time.sleep(delay)
