@@ -21,7 +21,7 @@
 enum {
 	HTTP_LIMIT_DEFAULT = 100,
 	HTTP_LIMIT_MAX = 1000,
-	HTTP_LIST_BYTES = 4 << 20, /* a list ends early once it has so many */
+	HTTP_LIST_BYTES = 1 << 20, /* a list ends early once it has so many */
 	HTTP_WAIT_MS_MAX = 30000,
 	HTTP_TOKEN_HEADER_MAX = 4096, /* bytes: many clients refuse longer headers */
 };
