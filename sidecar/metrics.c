@@ -198,6 +198,17 @@ static const struct row {
 						 "one.",
 					 .rise = "Notifications are late: no leader, or the "
 						 "brokers are slow or refuse." },
+	[METRIC_REDIS_OFFSET] = { .kind = GAUGE,
+				  .name = "sidenote_redis_offset",
+				  .by_partition = true,
+				  .help = "Redis is the fold of the log up to here, as this "
+					  "sidecar wrote it.",
+				  .rise = "Flat while the applied offset moves: Redis is stuck." },
+	[METRIC_REDIS_LAG_RECORDS] = { .kind = GAUGE,
+				       .name = "sidenote_redis_lag_records",
+				       .by_partition = true,
+				       .help = "Offsets between that and the applied one.",
+				       .rise = "Redis is behind the snapshot." },
 
 	[METRIC_NOTIFIED_CREATE] = { .kind = COUNTER,
 				     .name = "sidenote_notifications_total",
@@ -284,6 +295,33 @@ static const struct row {
 				      .help = "Attempts to publish that failed and are tried "
 					      "again.",
 				      .rise = "See the log: rights, sizes, brokers." },
+
+	[METRIC_REDIS_UP] = { .kind = GAUGE,
+			      .name = "sidenote_redis_up",
+			      .help = "1 while this sidecar writes to Redis, 0 while it should and "
+				      "cannot. Left out where "
+				      "it does not mirror.",
+			      .rise = "0: Redis is away, refuses, or belongs to another; see the "
+				      "log." },
+	[METRIC_REDIS_RESYNCING] = { .kind = GAUGE,
+				     .name = "sidenote_redis_resyncing",
+				     .help = "1 while all of Redis is compared with the snapshot.",
+				     .rise = "1 for long: Redis is slow." },
+	[METRIC_REDIS_WRITES] = { .kind = COUNTER,
+				  .name = "sidenote_redis_writes_total",
+				  .help = "Batches written with their positions, each in one "
+					  "transaction of Redis.",
+				  .rise = "The load." },
+	[METRIC_REDIS_RESYNCS] = { .kind = COUNTER,
+				   .name = "sidenote_redis_resyncs_total",
+				   .help = "Comparisons with the snapshot that were finished.",
+				   .rise = "Redis had lost its positions, or a gap could have "
+					   "hidden a delete." },
+	[METRIC_REDIS_FAILURES] = { .kind = COUNTER,
+				    .name = "sidenote_redis_failures_total",
+				    .help = "Sessions with Redis that ended although nobody asked.",
+				    .rise = "Redis or the way to it fails, or two sidecars believe "
+					    "to lead." },
 
 	[METRIC_FILLING] = { .kind = GAUGE,
 			     .name = "sidenote_filling",
@@ -524,7 +562,7 @@ int64_t metrics_value(enum metric m)
 
 /* ---- by partition ---- */
 
-enum { FIRST_BY_PARTITION = METRIC_LOG_END_OFFSET, LAST_BY_PARTITION = METRIC_PUBLISH_LAG_RECORDS };
+enum { FIRST_BY_PARTITION = METRIC_LOG_END_OFFSET, LAST_BY_PARTITION = METRIC_REDIS_LAG_RECORDS };
 
 void metrics_partitions(int n)
 {

@@ -73,6 +73,10 @@ static void take_lags(struct status *st, struct status_partition *p, int i)
 		p->lag_ms = 0;
 	else if (p->lag > 0 && p->applied_ms >= 0)
 		p->lag_ms = st->now_ms > p->applied_ms ? st->now_ms - p->applied_ms : 0;
+	int64_t redis = metrics_value_at(METRIC_REDIS_OFFSET, i);
+	p->redis_lag = -1;
+	if (redis != METRIC_UNKNOWN && metrics_value(METRIC_REDIS_UP) != METRIC_UNKNOWN)
+		p->redis_lag = p->applied > redis ? p->applied - redis : 0;
 	if (p->published >= 0 && st->publishing)
 		p->publish_lag = p->applied > p->published ? p->applied - p->published : 0;
 }
@@ -180,6 +184,7 @@ static void partition_to_metrics(const struct status_partition *p, int i)
 	metrics_set_at(METRIC_CONSUMER_LAG_RECORDS, i, known(p->lag));
 	metrics_set_at(METRIC_CONSUMER_LAG_MS, i, known(p->lag_ms));
 	metrics_set_at(METRIC_PUBLISH_LAG_RECORDS, i, known(p->publish_lag));
+	metrics_set_at(METRIC_REDIS_LAG_RECORDS, i, known(p->redis_lag));
 }
 
 static void snapshot_to_metrics(const struct status *st)

@@ -21,6 +21,7 @@ struct status_partition {
 	int64_t log_end, applied, published, base, start, whole; /* -1: not known */
 	int64_t applied_ms;               /* timestamp of the last applied record */
 	int64_t lag, lag_ms, publish_lag; /* -1: not known */
+	int64_t redis_lag;                /* -1: not mirrored from here */
 	bool due, caught_up;
 };
 

@@ -528,6 +528,26 @@ static void put_transactions(FILE *f)
 	end_fact(f);
 }
 
+static void put_redis(FILE *f, const struct status *st)
+{
+	int64_t up = metrics_value(METRIC_REDIS_UP);
+
+	begin_fact(f, "Redis");
+	if (!*st->config->redis_uri) {
+		fputs("not configured", f);
+	} else if (up == METRIC_UNKNOWN) {
+		fputs("kept by the leader", f);
+	} else if (up == 0) {
+		fputs("<span class=\"badge bad\">cannot be written</span>", f);
+	} else {
+		html_number(f, TOTAL(st, redis_lag));
+		fputs(" offsets behind the snapshot", f);
+		if (metrics_value(METRIC_REDIS_RESYNCING) == 1)
+			fputs(" <span class=\"badge warn\">comparing</span>", f);
+	}
+	end_fact(f);
+}
+
 static void put_fill(FILE *f, const struct status *st)
 {
 	begin_fact(f, "fills");
@@ -558,7 +578,7 @@ static void put_inside(FILE *f, const struct status *st)
 	put_fill(f, st);
 	if (st->publishing)
 		put_transactions(f);
-	fact_text(f, "Redis", "not configured");
+	put_redis(f, st);
 	fact_text(f, "cluster", *st->cluster ? st->cluster : "\xe2\x80\x93");
 	fact_text(f, "state", *st->uuid ? st->uuid : "\xe2\x80\x93");
 	fact_duration(f, "running for",
