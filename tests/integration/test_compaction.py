@@ -495,8 +495,8 @@ class Rebuilds(CompactionTest):
         self.assertEqual(self.assert_clean(work, start, sidecar, unseen=unseen).reconcile, 500)
 
 
-# What the program itself sees of the clocks, moved by the numbers in a file: wall clock, monotonic. (libfaketime moves
-# librdkafka's as well, but not where that waits: then it would wait for days.)
+# What the program itself sees of the clocks, moved by the numbers in a file: wall clock, monotonic.
+# (libfaketime moves librdkafka's as well, but not where that waits: then it would wait for days.)
 CLOCK_SOURCE = r"""
 #include <fcntl.h>
 #include <stdlib.h>

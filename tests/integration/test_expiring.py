@@ -1,5 +1,5 @@
-"""cleanup.policy=compact,delete: keys whose record fell off the log's start have expired. They leave
-the snapshot in a round, and that is nobody's change."""
+"""cleanup.policy=compact,delete: keys whose record fell off the log's start have expired. They
+leave the snapshot in a round, and that is nobody's change."""
 
 import ctypes
 import time
