@@ -947,9 +947,9 @@ bool mirror_stop(struct mirror *m, int budget_ms)
 	mirror_halt(m);
 	if (!m || !m->running)
 		return true;
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += budget_ms / 1000;
-	if (pthread_timedjoin_np(m->thread, NULL, &until))
+	if (pthread_clockjoin_np(m->thread, NULL, CLOCK_MONOTONIC, &until))
 		return false;
 	m->running = false;
 	return true;

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <threads.h>
+#include <time.h>
 
 _Static_assert(sizeof(mtx_t) == sizeof(pthread_mutex_t), "mtx_t");
 _Static_assert(sizeof(cnd_t) == sizeof(pthread_cond_t), "cnd_t");
@@ -62,6 +63,19 @@ int thrd_join(thrd_t t, int *res)
 	if (!rc && res)
 		*res = (int)(intptr_t)p;
 	return result(rc);
+}
+
+/* ThreadSanitizer knows only the one by the wall clock. */
+int pthread_clockjoin_np(pthread_t t, void **res, clockid_t clock, const struct timespec *until)
+{
+	struct timespec now, wall;
+	clock_gettime(clock, &now);
+	clock_gettime(CLOCK_REALTIME, &wall);
+	int64_t ns = (until->tv_sec - now.tv_sec) * 1000000000LL + until->tv_nsec - now.tv_nsec +
+		     wall.tv_nsec;
+	wall.tv_sec += ns / 1000000000;
+	wall.tv_nsec = ns % 1000000000;
+	return pthread_timedjoin_np(t, res, &wall);
 }
 
 int thrd_detach(thrd_t t) { return result(pthread_detach((pthread_t)t)); }

@@ -3,10 +3,11 @@ key, absent ones included, and nothing else was touched."""
 
 import json
 import os
+import subprocess
 import time
 
 from broker import COMPACT_FAST, COMPACT_NEVER
-from redis_server import Proxy, RedisServer
+from redis_server import Proxy, RedisServer, free_port
 from rig import RigTest
 from sidecar import sidenote
 from workload import GroundTruth
@@ -559,6 +560,55 @@ class Rights(MirrorTest):
                 sidecar.start()
                 sidecar.wait_exit(expect=2)
                 self.assertIn(text, sidecar.log_text())
+
+
+class Tls(MirrorTest):
+    def certificates(self, directory):
+        """A CA, and a certificate of it for the name localhost."""
+        def openssl(*arguments):
+            subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+        for name in ("ca", "other"):
+            openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key",
+                    "-out", f"{name}.crt", "-subj", f"/CN={name}", "-days", "2")
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "host.key", "-out", "host.csr",
+                "-subj", "/CN=localhost")
+        with open(os.path.join(directory, "ext"), "w", encoding="ascii") as f:
+            f.write("subjectAltName=DNS:localhost\n")
+        openssl("x509", "-req", "-in", "host.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
+                "-CAcreateserial", "-out", "host.crt", "-days", "2", "-extfile", "ext")
+
+    def test_a_certificate_is_checked_and_shown(self):
+        topic, work = self.loaded(3000)
+        sidecar = self.sidecar(topic, {"notifications.topic": "", "redis.uri": "rediss://x"})
+        refused = sidenote("check", "-F", sidecar.config_path).stdout
+        if "needs a sidenote that was built with hiredis_ssl" in refused:
+            self.skipTest("this build has no TLS for Redis")
+        directory = sidecar.directory
+        self.certificates(directory)
+        port = free_port()
+        server = self.redis(options={"tls-port": port, "tls-ca-cert-file": f"{directory}/ca.crt",
+                                     "tls-cert-file": f"{directory}/host.crt",
+                                     "tls-key-file": f"{directory}/host.key"})
+        good = {"redis.uri": f"rediss://localhost:{port}", "redis.tls.ca": f"{directory}/ca.crt",
+                "redis.tls.cert": f"{directory}/host.crt", "redis.tls.key": f"{directory}/host.key"}
+        for bad in ({"redis.uri": f"rediss://127.0.0.1:{port}"},  # another name
+                    {"redis.tls.ca": f"{directory}/other.crt"},
+                    {"redis.tls.cert": None, "redis.tls.key": None},
+                    {"redis.uri": f"redis://localhost:{port}", "redis.tls.ca": None,
+                     "redis.tls.cert": None, "redis.tls.key": None}):
+            with self.subTest(bad):
+                sidecar.configure({**good, **bad})
+                done = sidenote("check", "--online", "-F", sidecar.config_path)
+                self.assertEqual(done.returncode, 3, done.stdout)
+                self.assertIn("SN-REDIS-UNREACHABLE", done.stdout)
+        sidecar.configure(good)
+        sidecar.start()
+        self.wait_mirrored(sidecar, server)
+        work.change(3000)
+        self.wait_mirrored(sidecar, server)
+        self.assert_mirror(work, server)
+        done = sidenote("verify", "-F", sidecar.config_path)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 class Verbs(MirrorTest):
