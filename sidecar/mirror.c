@@ -47,6 +47,7 @@
 #include "mirror_private.h"
 #include "kafka.h"
 #include "log.h"
+#include "metrics.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -102,6 +103,7 @@ static void say_well(struct mirror *m)
 	if (*m->said_id)
 		log_info(NULL, "Redis: mirroring to %s again", m->server.uri);
 	m->said_id[0] = '\0';
+	metrics_set(METRIC_REDIS_UP, 1);
 }
 
 enum mirror_verdict mirror_lost(struct mirror *m)
@@ -619,12 +621,13 @@ static int look_up_all(struct mirror *m, struct batch *b)
 
 /* ---- a batch ---- */
 
-static void took_effect(struct mirror *m)
+void mirror_took_effect(struct mirror *m)
 {
 	for (int p = 0; p < m->p->n; p++) {
 		struct mirror_part *part = &m->part[p];
 		part->at = part->next;
 		part->anchor = part->next_anchor;
+		metrics_set_at(METRIC_REDIS_OFFSET, p, part->at);
 	}
 	m->kept_ms = kafka_now_ms();
 }
@@ -671,8 +674,10 @@ static enum mirror_verdict commit_batch(struct mirror *m)
 	}
 	put_positions(m, b->n > 0);
 	v = mirror_commit(m);
-	if (v == MIRROR_OK)
-		took_effect(m);
+	if (v == MIRROR_OK) {
+		mirror_took_effect(m);
+		metrics_add(METRIC_REDIS_WRITES, 1);
+	}
 	return v;
 }
 
@@ -704,7 +709,7 @@ static enum mirror_verdict idle(struct mirror *m)
 	put_positions(m, true);
 	v = mirror_commit(m);
 	if (v == MIRROR_OK)
-		took_effect(m);
+		mirror_took_effect(m);
 	return v;
 }
 
@@ -797,8 +802,11 @@ static enum mirror_verdict session(struct mirror *m)
 	m->behind_ms = 0;
 	m->kept_ms = kafka_now_ms();
 	v = mirror_hold(m);
-	if (v == MIRROR_OK && m->placed)
+	if (v == MIRROR_OK && m->placed) {
 		learn_caught(m);
+		mirror_took_effect(m);
+	}
+	metrics_set(METRIC_REDIS_RESYNCING, v == MIRROR_OK && !m->placed);
 	while (v == MIRROR_OK)
 		v = mirror_stopping(m) ? MIRROR_STOPPED : go_on(m);
 	redis_close(m->r); /* first: from here on this thread can do nothing more */
@@ -819,6 +827,10 @@ static void *run(void *arg)
 
 	while (!mirror_stopping(m)) {
 		enum mirror_verdict v = session(m);
+		if (v != MIRROR_STOPPED) {
+			metrics_set(METRIC_REDIS_UP, 0);
+			metrics_add(METRIC_REDIS_FAILURES, 1);
+		}
 		if (v == MIRROR_FENCED)
 			log_warn("SN-REDIS-FENCED",
 				 "Redis: another sidecar has raised the epoch in %s: it mirrors "
@@ -830,6 +842,11 @@ static void *run(void *arg)
 			: v == MIRROR_CHANGED ? 20
 					      : RETRY_MS);
 	}
+	/* another one may mirror now, which is nothing that is known here */
+	metrics_set(METRIC_REDIS_UP, METRIC_UNKNOWN);
+	metrics_set(METRIC_REDIS_RESYNCING, METRIC_UNKNOWN);
+	for (int p = 0; p < m->p->n; p++)
+		metrics_set_at(METRIC_REDIS_OFFSET, p, METRIC_UNKNOWN);
 	return NULL;
 }
 

@@ -443,6 +443,7 @@ static void take_positions(struct mirror *m, const struct mark *mark)
 			to->anchor.offset = -1;
 		}
 		to->next = to->at;
+		to->next_anchor = to->anchor;
 	}
 	m->placed = true;
 }
@@ -499,6 +500,8 @@ static enum mirror_verdict decide(struct mirror *m, const struct mark *mark,
 				 mark->prefix);
 		if (!known->ours)
 			v = look_under_prefix(m);
+		else if (!mark->there)
+			snprintf(why, sizeof(why), "its mark is gone");
 		break;
 	case MARK_RESYNC:
 		break;

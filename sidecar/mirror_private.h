@@ -128,6 +128,8 @@ void mirror_queue(struct mirror *m);
  * is seen as it has become.  MIRROR_CHANGED: the server did nothing.
  */
 enum mirror_verdict mirror_commit(struct mirror *m);
+/** What was in a transaction as next is where Redis is. */
+void mirror_took_effect(struct mirror *m);
 /** Look whether the mark is as it was left, and watch it from here on. */
 enum mirror_verdict mirror_look(struct mirror *m);
 /** Append field and value pairs of partition p to a command (HSET). */

@@ -22,6 +22,7 @@
 #include "mirror_private.h"
 #include "kafka.h"
 #include "log.h"
+#include "metrics.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -158,10 +159,8 @@ static enum mirror_verdict begin(struct mirror *m, struct state_partition *rows)
 		log_info(NULL, "Redis: filling %s, epoch %" PRId64, m->server.uri, m->epoch);
 	else
 		log_warn("SN-REDIS-RESYNC", "Redis: comparing with the snapshot: %s", m->want);
-	for (int p = 0; p < m->p->n; p++) {
-		m->part[p].at = m->part[p].next;
-		m->part[p].anchor = m->part[p].next_anchor;
-	}
+	mirror_took_effect(m);
+	metrics_set(METRIC_REDIS_RESYNCING, 1);
 	intake_close(m->in); /* to be opened where Redis is now */
 	m->in = NULL;
 	m->placed = true;
@@ -468,6 +467,8 @@ static enum mirror_verdict settle(struct mirror *m)
 	m->rounds = m->rounds_begun;
 	m->phase = RESYNC_NONE;
 	m->fresh = false;
+	metrics_set(METRIC_REDIS_RESYNCING, 0);
+	metrics_add(METRIC_REDIS_RESYNCS, 1);
 	log_info(NULL,
 		 "Redis: in step with the snapshot after %.1f s: %" PRIu64
 		 " keys compared, %" PRIu64 " written, %" PRIu64 " deleted that it does not have",

@@ -192,6 +192,7 @@ class Proxy:
         self._hold = None     # what a write must contain to be kept
         self._kept = None     # (socket to the server, bytes)
         self._recording = False
+        self._whole = True
         self._sockets = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -216,9 +217,11 @@ class Proxy:
                 s.shutdown(socket.SHUT_RDWR)
             s.close()
 
-    def hold(self, what):
-        """Keep the next write that contains `what`; `held` is set when it came."""
+    def hold(self, what, whole=True):
+        """Keep the next write that contains `what`, or only from there on; `held` is set when it
+        came."""
         self.held.clear()
+        self._whole = whole
         self._hold = what
 
     def release(self):
@@ -248,8 +251,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 20):
                 if from_client and self._hold and self._hold in data:
+                    at = 0 if self._whole else data.index(self._hold)
                     self._hold = None
-                    self._kept = (to, data)
+                    to.sendall(data[:at])
+                    self._kept = (to, data[at:])
                     self.held.set()
                     continue
                 if not from_client and self._recording:

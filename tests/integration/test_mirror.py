@@ -547,6 +547,30 @@ class Rights(MirrorTest):
         sidecar.start()
         self.wait_mirrored(sidecar, server)
 
+    def test_a_right_that_goes_between_command_and_exec_is_made_good(self):
+        server = self.redis()
+        topic, work = self.loaded(500)
+        user = ["ACL", "SETUSER", "mirror", "on", ">secret", "~*", "-@all", *self.RIGHTS]
+        server.client().execute_command(*user)
+        proxy = self.proxy(server)
+        sidecar = self.sidecar(topic, {"notifications.topic": "", "redis.user": "mirror",
+                                       "redis.uri": proxy.uri})
+        sidecar.configure({"redis.password.file": self.secret(sidecar, "secret")})
+        sidecar.start()
+        self.wait_mirrored(sidecar, server)
+        proxy.hold(b"*1\r\n$4\r\nEXEC", whole=False)
+        work.put(work.present_keys()[0], b'{"torn":1}')
+        work.flush()
+        self.assertTrue(proxy.held.wait(10))
+        time.sleep(0.1)
+        server.client().execute_command("ACL", "SETUSER", "mirror", "-mset")
+        proxy.release()
+        self.assert_says(sidecar, "SN-REDIS-TORN")
+        server.client().execute_command("ACL", "SETUSER", "mirror", "+mset")
+        self.assert_says(sidecar, "1 written")
+        self.wait_mirrored(sidecar, server)
+        self.assert_mirror(work, server)
+
     def test_options_that_cannot_be_are_refused_at_the_start(self):
         topic = self.topic(1)
         for options, text in (({"redis.uri": "http://x"}, "redis.uri: is none of redis://"),
