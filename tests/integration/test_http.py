@@ -670,5 +670,28 @@ class Page(HttpTest):
         sidecar.term()
 
 
+class Redis(HttpTest):
+    def test_metrics_and_page_tell_how_far_redis_is(self):
+        from redis_server import RedisServer
+        topic = self.topic()
+        self.write(topic, [(b"k-%d" % i, b"v") for i in range(50)])
+        with RedisServer() as server:
+            sidecar, port = self.ready(topic, {"redis.uri": server.uri})
+            self.until(lambda: self.metric(port, "sidenote_redis_up") == 1, "up")
+            self.write(topic, [(b"k-%d" % i, b"w") for i in range(50)])
+            ends = self.kafka.end_offsets(topic)
+            self.until(lambda: all(self.metric(port, "sidenote_redis_offset", partition=str(p)) == o
+                                   for p, o in ends.items()), "in step")
+            self.until(lambda: self.metric(port, "sidenote_redis_lag_records") == 0, "no lag")
+            self.assertGreater(self.metric(port, "sidenote_redis_writes_total"), 0)
+            self.assertIn("0 offsets behind the snapshot", ask(port, "/").text())
+            server.kill9()
+            self.write(topic, [(b"k", b"v")])
+            self.until(lambda: self.metric(port, "sidenote_redis_up") == 0, "noticed")
+            self.assertEqual(ask(port, "/readyz").status, 200)
+            self.assertIn("cannot be written", ask(port, "/").text())
+            sidecar.term()
+
+
 if __name__ == "__main__":
     unittest.main()
