@@ -446,7 +446,8 @@ static void put_note(FILE *f, const struct recent_note *n, int64_t now_ms)
 	}
 	if (strcmp(n->cause, "log"))
 		fprintf(f, " <span class=\"badge warn\">cause: %s</span>", n->cause);
-	fputs("</span></h3>\n<table class=\"change\">\n<thead><tr><th scope=\"col\">"
+	fputs("</span></h3>\n<table class=\"change\">\n<colgroup><col "
+	      "class=\"member\"><col><col></colgroup>\n<thead><tr><th scope=\"col\">"
 	      "<span class=\"quiet\">member</span></th><th scope=\"col\">old</th>"
 	      "<th scope=\"col\">new</th></tr></thead>\n<tbody>",
 	      f);
