@@ -85,29 +85,31 @@ static void progress_begin(struct progress *g, const struct config *c, const cha
 	g->said_ms = g->bar ? 0 : now;
 }
 
+static bool progress_due(const struct progress *g)
+{
+	return clock_ms(CLOCK_MONOTONIC) - g->said_ms >= (g->bar ? BAR_MS : LINE_MS);
+}
+
 static void progress_show(struct progress *g)
 {
 	int64_t now = clock_ms(CLOCK_MONOTONIC), ms = now - g->began_ms + 1;
-	char bar[BAR_WIDTH + 1] = { 0 }, left[40] = "";
-
-	if (now - g->said_ms < (g->bar ? BAR_MS : LINE_MS))
-		return;
-	g->said_ms = now;
 	double part = g->total > 0 ? (double)g->done / (double)g->total : 0;
+	char bar[BAR_WIDTH + 1] = { 0 }, left[40] = "", text[300];
+
 	if (part > 0)
 		snprintf(left, sizeof(left), ", %.0f s left",
 			 (double)ms / 1000 * (1 - part) / part);
 	memset(bar, '.', BAR_WIDTH);
 	memset(bar, '#', (size_t)(part * BAR_WIDTH));
-	char text[300];
 	snprintf(text, sizeof(text), "%d %%, %llu records, %lld records/s, %lld MB/s%s",
 		 (int)(part * 100), (unsigned long long)g->records,
 		 (long long)(g->records * 1000 / (uint64_t)ms),
 		 (long long)(g->bytes / 1000 / (uint64_t)ms), left);
-	if (g->bar)
+	if (g->bar) /* a line of the log that comes between goes over it */
 		fprintf(stderr, "%s %s [%s] %s\033[K\r", g->doing, g->topic, bar, text);
 	else
 		log_info(NULL, "filling from %s: %s, %s", g->topic, g->doing, text);
+	g->said_ms = now;
 }
 
 static void progress_end(struct progress *g)
@@ -153,19 +155,21 @@ static void look_at_room(struct fill *f)
 
 	if (f->looks > (int)measured || !all_seen(f) || statvfs(f->c->state_dir, &v))
 		return;
+	count_offsets(f);
 	if (measured)
 		each = (double)(g->bytes + g->records * RECORD_OVERHEAD) / (double)g->done;
-	uint64_t need = (uint64_t)(each * (double)(g->total - g->done)) >> 20;
+	long long records = g->total - g->done;
+	uint64_t need = (uint64_t)(each * (double)records) >> 20;
 	uint64_t room = (uint64_t)v.f_bavail * v.f_frsize >> 20;
-	if (need > room ? !f->short_of_room : f->short_of_room || (!f->looks && need > TELL_MIB))
-		log_write(need > room ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
-			  need > room ? "SN-DISK-FULL" : NULL,
-			  "filling from %s: at most %lld records at %.0f bytes each (%s) need %llu "
-			  "MiB; %s has %llu MiB free",
-			  f->c->source_topic, (long long)(g->total - g->done), each,
-			  measured ? "measured" : "assumed", (unsigned long long)need,
-			  f->c->state_dir, (unsigned long long)room);
-	f->short_of_room = need > room;
+	bool is_short = need > room, first = f->looks == 0;
+	if (is_short != f->short_of_room || (first && need > TELL_MIB))
+		log_write(is_short ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
+			  is_short ? "SN-DISK-FULL" : NULL,
+			  "filling from %s: at most %lld records of %.0f bytes (%s) need %llu MiB; "
+			  "%s has %llu MiB free",
+			  f->c->source_topic, records, each, measured ? "measured" : "assumed",
+			  (unsigned long long)need, f->c->state_dir, (unsigned long long)room);
+	f->short_of_room = is_short;
 	f->looks = 1 + measured;
 }
 
@@ -235,9 +239,10 @@ static int failed(struct fill *f, int rc, const char *text)
 			 "%s: %s; keys of a compacted topic must stay in their partition: see "
 			 "source.moved=timestamp",
 			 f->c->source_topic, text);
+	else if (text && *text)
+		snprintf(f->err, f->err_len, "filling from %s: %s", f->c->source_topic, text);
 	else
-		snprintf(f->err, f->err_len, "filling %s: %s", f->c->state_dir,
-			 text && *text ? text : state_strerror(rc));
+		snprintf(f->err, f->err_len, "filling %s: %s", f->c->state_dir, state_strerror(rc));
 	return rc == -EXDEV ? FILL_BROKEN : FILL_FAILED;
 }
 
@@ -277,9 +282,11 @@ static int take(struct fill *f)
 	}
 	if ((rc = take_boundaries(f)) || (rc = sort_in(f)))
 		return rc;
-	count_offsets(f);
 	look_at_room(f);
-	progress_show(&f->progress);
+	if (progress_due(&f->progress)) {
+		count_offsets(f);
+		progress_show(&f->progress);
+	}
 	return 0;
 }
 
@@ -327,7 +334,8 @@ static int store_all(struct fill *f, const atomic_bool *stop)
 			return FILL_STOPPED;
 		rc = store(f);
 		f->progress.done = (int64_t)f->progress.records;
-		progress_show(&f->progress);
+		if (progress_due(&f->progress))
+			progress_show(&f->progress);
 	}
 	return rc ? failed(f, rc, sort_error(f->sort)) : 0;
 }
