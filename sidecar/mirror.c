@@ -69,7 +69,7 @@ enum {
 	CHECK_MS = 60000,    /* between looks at the server's settings */
 	HELD_BACK_MS = 2000, /* for the snapshot to overtake Redis */
 	RETRY_MS = 500,
-	REFUSED_MS = 5000,
+	REFUSED_MS = 2000,
 	FENCED_MS = 5000,
 	SAY_MS = 10000,
 };
@@ -84,13 +84,16 @@ void mirror_say(struct mirror *m, bool error, const char *id, const char *fmt, .
 	char text[900];
 	va_list ap;
 
-	if (mirror_stopping(m) || (!strcmp(m->said_id, id) && now - m->said_ms < SAY_MS))
-		return;
-	snprintf(m->said_id, sizeof(m->said_id), "%s", id);
-	m->said_ms = now;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	uint64_t hash = record_hash(text, strlen(text));
+	if (mirror_stopping(m) ||
+	    (!strcmp(m->said_id, id) && m->said_hash == hash && now - m->said_ms < SAY_MS))
+		return;
+	snprintf(m->said_id, sizeof(m->said_id), "%s", id);
+	m->said_hash = hash;
+	m->said_ms = now;
 	if (m->tell) {
 		m->tell(m->tell_opaque, error ? MIRROR_FAULT : MIRROR_WARNING, id, text);
 		return;

@@ -92,6 +92,7 @@ struct mirror {
 	mirror_tell *tell; /* not to the log; NULL: to the log */
 	void *tell_opaque;
 	char said_id[32]; /* the trouble that was last said; "": none */
+	uint64_t said_hash;
 	int64_t said_ms;
 	bool reserved_said, unchecked_said;
 };

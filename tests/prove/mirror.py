@@ -8,6 +8,7 @@ are deletes. After every step Redis, the snapshot and what was written are compa
 
   fill         KEYS keys into an empty Redis
   changes      CHANGES changes flat out
+  dead         as many while Redis does not answer (SIGSTOP): the snapshot goes on
   redis_kill   kill -9 of a Redis with an append-only file synced every second, KILLS/4 times
   redis_empty  the same without persistence: it comes back empty
   failover     to a replica that lost seconds
@@ -19,6 +20,7 @@ are deletes. After every step Redis, the snapshot and what was written are compa
 """
 
 import random
+import re
 import shutil
 import threading
 import time
@@ -108,6 +110,25 @@ class Proof:
 
 def lines(sidecars, text):
     return sum(s.log_text().count(text) for s in sidecars)
+
+
+def dead(proof, work, second, changes):
+    """How long the snapshot takes with a Redis that hangs, and Redis to catch up afterwards."""
+    sidecar = proof.sidecars[0]
+    proof.redis.pause()
+    begin = time.monotonic()
+    written = work.change(changes)
+    ends = proof.kafka.end_offsets(work.topic)
+    while any(p["applied"] < ends[p["partition"]] for p in sidecar.stat()["partitions"]):
+        time.sleep(0.05)
+    applied_s = time.monotonic() - begin
+    proof.redis.resume()
+    begin = time.monotonic()
+    proof.wait("mirror", work.topic)
+    caught_up_s = time.monotonic() - begin
+    proof.compare("dead", work, second)
+    proof.steps["dead"].update(written=written, applied_s=round(applied_s, 1),
+                               caught_up_s=round(caught_up_s, 1))
 
 
 def redis_kills(proof, work, second, writer, times, rng):
@@ -244,10 +265,14 @@ def main():
             clock.done("snapshot")
             proof.compare("fill", work, second)
             rss = a.rss_bytes()
+            took = re.search(r"in step with the snapshot after ([0-9.]+) s", a.log_text())
+            proof.steps["fill"]["took_s"] = float(took[1])
 
             work.change(changes)
             clock.done("written", f"{changes} changes")
             proof.compare("changes", work, second)
+
+            dead(proof, work, second, changes)
 
             def writing():
                 second.change(2000)
