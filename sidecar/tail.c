@@ -618,7 +618,8 @@ static bool write_round(struct tail *t)
 	log_info(NULL, "round: done, %llu keys were gone", (unsigned long long)gone);
 	metrics_add(METRIC_ROUNDS_DONE, 1);
 	metrics_add(METRIC_GONE_KEYS, gone);
-	if (!round_is_due(t)) /* else partitions became due meanwhile: theirs is still to come */
+	/* partitions that became due meanwhile are still to come, and so is one just asked for */
+	if (!round_is_due(t) && !atomic_load(&t->p->round_wanted))
 		atomic_fetch_add(&t->p->rounds, 1);
 	pipeline_applied(t->p, t->rows, t->caught_up, t->waiting);
 	return true;
