@@ -57,12 +57,12 @@ enum {
 	OFFSETS_ONLY_MS = 1000, /* at most this often without results */
 	ANSWER_MS = 3000,
 	RETRY_MS = 200,
-	FENCED_MS = 1000,
+	FENCED_MS = 500,
 	DENIED_MS = 5000,
 	SAY_MS = 10000,  /* between lines about the same trouble */
 	TELL_MS = 60000, /* between lines about the work done */
 	LOOK_MS = 5000,  /* between looks whether the table's sidecar is there */
-	FENCED_MAX = 4,  /* within FENCED_WITHIN_MS: no accident */
+	FENCED_MAX = 3,  /* within FENCED_WITHIN_MS: no accident */
 	FENCED_WITHIN_MS = 120000,
 	/* of librdkafka's message.max.bytes */
 	MESSAGE_BYTES_MIN = 1000,
@@ -134,6 +134,8 @@ static enum txn_verdict batch_failed(struct join *j, int failed)
 	const char *dir = j->c->state_dir, *text = sstate_strerror(failed);
 
 	switch (failed) {
+	case -EINTR:
+		break;
 	case JOIN_TOO_LARGE:
 		end(j, EXIT_USAGE, "SN-JOIN-TOO-LARGE", "%s", j->batch.err);
 		break;
@@ -266,7 +268,7 @@ static void take_fenced(struct join *j)
 	if (j->fenced_n <= FENCED_MAX || now - oldest > FENCED_WITHIN_MS)
 		return;
 	end(j, EXIT_USAGE, "SN-JOIN-FENCED",
-	    "another process uses transactional id sidenote-join.%s.%s: give every instance a "
+	    "another process uses transactional id sidenote-join.%s/%s: give every instance a "
 	    "join.instance.id of its own",
 	    j->c->name, j->c->instance_id);
 }
@@ -501,6 +503,7 @@ int join_run(struct join *j)
 	}
 	if (j->done_total)
 		tell(j, true);
+	kafka_ending(j->ended ? j->code : EXIT_DONE);
 	txn_close(&j->txn);
 	stream_close(j->stream);
 	j->stream = NULL;

@@ -133,8 +133,10 @@ static int wait_for_table(struct join_batch *b, bool (*stopping)(void *), void *
 	else
 		any = needs_union(&b->needs, b->want, b->want_n);
 	left = until - kafka_now_ms();
-	if (any)
-		table_wait(b->table, b->want, b->want_n, left > 0 ? left : 0, stopping, opaque);
+	if (any &&
+	    !table_wait(b->table, b->want, b->want_n, left > 0 ? left : 0, stopping, opaque) &&
+	    stopping(opaque))
+		return -EINTR; /* not late: it has not waited as long as it may */
 	return 0;
 }
 

@@ -63,8 +63,9 @@ int join_batch_init(struct join_batch *b, const struct join_config *c, struct ta
 void join_batch_free(struct join_batch *b);
 
 /**
- * Wait as the records want it, then hold a state of the table.  0 or a code of
- * shared_state.h; join_batch_end() has to follow in any case.
+ * Wait as the records want it, then hold a state of the table.  0, a code of
+ * shared_state.h, or -EINTR: asked to stop while it waited.  join_batch_end() has
+ * to follow in any case.
  */
 int join_batch_begin(struct join_batch *b, rd_kafka_message_t *const *m, size_t n,
 		     bool (*stopping)(void *), void *opaque);

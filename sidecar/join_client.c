@@ -49,7 +49,8 @@ int join_client_init(struct join_client *k, const struct join_config *c, enum jo
 	snprintf(k->group, sizeof(k->group), "sidenote-join.%s", c->name);
 	snprintf(k->id, sizeof(k->id), "sidenote-join-%s-%s-%s", c->name, c->instance_id,
 		 names[use]);
-	snprintf(k->transactional_id, sizeof(k->transactional_id), "sidenote-join.%s.%s", c->name,
+	/* no name has a slash: no two instances have one id */
+	snprintf(k->transactional_id, sizeof(k->transactional_id), "sidenote-join.%s/%s", c->name,
 		 c->instance_id);
 	snprintf(k->transaction_ms, sizeof(k->transaction_ms), "%d", JOIN_TRANSACTION_MS);
 	k->own = calloc(c->kafka.n + 8, sizeof(*k->own));

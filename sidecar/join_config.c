@@ -30,7 +30,7 @@ static const struct option_row rows[] = {
 #define F(f) offsetof(struct join_config, f)
 	{ "join.name", OPTION_NAME, F(name), NULL, option_required, 1, 100, NULL,
 	  "The join. Its group is `sidenote-join.<name>`, transactional ids are "
-	  "`sidenote-join.<name>.<instance>`. Instances of one name share the stream's "
+	  "`sidenote-join.<name>/<instance>`. Instances of one name share the stream's "
 	  "partitions." },
 	{ "join.instance.id", OPTION_NAME, F(instance_id), NULL, "the host name", 1, INSTANCE_MAX,
 	  NULL,
@@ -205,7 +205,7 @@ static const char outro[] =
 	"the same exceptions and the same rules for secrets as there; `kafka.bootstrap.servers` "
 	"is\n"
 	"required. In that list, group, transactional id and client ids are the join's own:\n"
-	"`sidenote-join.<name>`, `sidenote-join.<name>.<instance>`,\n"
+	"`sidenote-join.<name>`, `sidenote-join.<name>/<instance>`,\n"
 	"`sidenote-join-<name>-<instance>-<role>`.\n";
 
 void join_config_print(FILE *f)

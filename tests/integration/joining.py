@@ -23,13 +23,13 @@ import oracle
 from broker import die_with_parent
 from sidecar import Sidecar, clean_environment, program
 
-# What tests need and users do not: a dead member leaves the group after a second.
+# What tests need and users do not: a dead member leaves the group after two seconds.
 TEST_OPTIONS = {
     "log.level": "debug",
     "join.output.create": "true",
     "join.start": "beginning",
-    "consumer.session.timeout.ms": "1000",
-    "consumer.heartbeat.interval.ms": "200",
+    "consumer.session.timeout.ms": "2000",
+    "consumer.heartbeat.interval.ms": "300",
 }
 
 
