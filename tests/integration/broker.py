@@ -479,14 +479,6 @@ class Kafka:
                    f"settings of {name}")
         time.sleep(0.05)
 
-    def limit_fetches(self, client_id, bytes_per_second):
-        """A quota of the broker's: this client is served no faster, from now on."""
-        subprocess.run(["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", self._classpath,
-                        "kafka.admin.ConfigCommand", "--bootstrap-server", self.bootstrap,
-                        "--alter", "--entity-type", "clients", "--entity-name", client_id,
-                        "--add-config", f"consumer_byte_rate={bytes_per_second}"],
-                       check=True, timeout=60, stdin=subprocess.DEVNULL, capture_output=True)
-
     def leaders(self, name):
         """partition -> id of its leader, for the partitions that have one."""
         topic = self.admin().list_topics(topic=name, timeout=10).topics[name]

@@ -342,9 +342,11 @@ class Rounds(CompactionTest):
     def test_a_fill_that_took_too_long_is_followed_by_a_round(self):
         topic, work = self.loaded(keys=100_000, config={**KEEP_TOMBSTONES,
                                                         "delete.retention.ms": "2000"})
-        sidecar = self.sidecar(topic)
-        self.kafka.limit_fetches(f"sidenote-{sidecar.name}-fill", 1_000_000)
-        sidecar.start()
+        sidecar = self.sidecar(topic).start()
+        while "filled from" not in sidecar.log_text():  # it gets a thirtieth of a core
+            with sidecar.stopped():
+                time.sleep(0.3)
+            time.sleep(0.01)
         sidecar.wait_log("round: done")
         sidecar.wait_published()
         self.assert_snapshot(work, sidecar)
