@@ -18,6 +18,7 @@ One line of JSON each.
 
 import json
 import os
+import re
 import sys
 import time
 
@@ -54,6 +55,12 @@ class Pair:
     def leads(sidecar):
         stat = sidecar.stat()
         return bool(stat) and stat["role"] == "leader"
+
+    @staticmethod
+    def generation(sidecar):
+        """Of the group, when it began to lead; its role in the state is up to a second old."""
+        led = re.findall(r"leading sidenote\S+, generation (\d+)", sidecar.log_text())
+        return int(led[-1]) if led else -1
 
     @property
     def notes(self):
@@ -97,7 +104,7 @@ class Pair:
                 s.stop()
             told = sum(self.kafka.end_offsets(self.notes).values())
             if least <= told:
-                leader = next(s for s in sidecars if self.leads(s))
+                leader = max(sidecars, key=self.generation)
                 leader.kill9()
             for s in sidecars:
                 if s.alive():
