@@ -366,6 +366,11 @@ static const struct row {
 			       .name = "sidenote_round_gone_keys_total",
 			       .help = "Keys that rounds found deleted.",
 			       .rise = "Deletes had been missed and are told now." },
+	[METRIC_EXPIRED_KEYS] = { .kind = COUNTER,
+				  .name = "sidenote_expired_keys_total",
+				  .help = "Keys that left since their records fell off the log's "
+					  "start (`source.expiring=true`). Nobody is told.",
+				  .rise = "The topic's retention, or DeleteRecords." },
 
 	[METRIC_SNAPSHOT_KEYS] = { .kind = GAUGE,
 				   .name = "sidenote_snapshot_keys",

@@ -737,11 +737,11 @@ static enum mirror_verdict follow_log(struct mirror *m, int timeout_ms)
 
 static void watch_rounds(struct mirror *m)
 {
-	long long rounds = atomic_load(&m->p->rounds);
+	long long rounds = pipeline_departures(m->p);
 
 	if (m->phase == RESYNC_NONE ? rounds == m->rounds : rounds == m->rounds_begun)
 		return;
-	mirror_want(m, "a round looked for purged deletes");
+	mirror_want(m, "keys have left the snapshot that the log does not tell of");
 }
 
 /* Until a resync begins, Redis is not to run ahead of the snapshot for ever. */

@@ -142,7 +142,7 @@ static enum mirror_verdict write_start(struct mirror *m)
 
 static enum mirror_verdict begin(struct mirror *m, struct state_partition *rows)
 {
-	long long rounds = atomic_load(&m->p->rounds); /* before the view */
+	long long rounds = pipeline_departures(m->p); /* before the view */
 	struct state_view *v;
 	enum mirror_verdict verdict;
 	int rc = usable_view(m, &v, rows);

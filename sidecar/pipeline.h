@@ -60,7 +60,8 @@ struct pipeline {
 	atomic_bool leading;      /* the publisher is up */
 	atomic_llong published;   /* notifications committed since the start */
 	atomic_llong wrapped, omitted;
-	atomic_llong rounds; /* done since the start */
+	atomic_llong rounds;   /* done since the start */
+	atomic_llong expiries; /* the same: how often keys left since they had expired */
 };
 
 int pipeline_init(struct pipeline *p, const struct config *c, int n);
@@ -87,6 +88,11 @@ void pipeline_applied(struct pipeline *p, const struct state_partition *rows, co
 void pipeline_published(struct pipeline *p, int part, struct position at, const char *by,
 			int64_t gap_until);
 void pipeline_role(struct pipeline *p, const char *text);
+/** Changes whenever keys have left the snapshot without the log's telling. */
+static inline long long pipeline_departures(struct pipeline *p)
+{
+	return atomic_load(&p->rounds) + atomic_load(&p->expiries);
+}
 
 /** Wait until a batch was applied after *seen, or `ms` passed; updates *seen. */
 void pipeline_wait(struct pipeline *p, uint64_t *seen, int64_t ms);

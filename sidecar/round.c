@@ -24,7 +24,7 @@ struct sweep {
 	uint32_t *n_due, *n_end; /* [n]: the next free n at (p, due), at (p, applied) */
 	struct arena arena;
 	struct gone *v;
-	size_t n;
+	size_t n, n_expired;
 	uint8_t after[KEY_STORED_MAX]; /* the last key the walk has seen */
 	size_t after_len;
 	bool at_end;
@@ -64,7 +64,7 @@ static int find(struct sweep *w)
 	if (rc)
 		return rc;
 	arena_clear(&w->arena);
-	w->n = 0;
+	w->n = w->n_expired = 0;
 	for (unsigned i = 0; w->n < GONE_MAX; i++) {
 		if (i % CHECK_EVERY == CHECK_EVERY - 1 && kafka_now_ms() > until)
 			break;
@@ -95,6 +95,7 @@ static int write_one(struct sweep *w, struct state_txn *t, const struct gone *g)
 		rc = state_get(t, g->skey, g->skey_len, &rec, &len); /* the fast path of del */
 	/* what fell off the log's start has expired, which is nobody's change */
 	bool expired = w->o->expiring && r.offset < scan_log_start(w->scan, g->partition);
+	w->n_expired += expired;
 	if (!rc && w->o->journal && !expired) {
 		bool old = r.offset < row->due;
 		const struct change c = {
@@ -169,12 +170,12 @@ static int find_all_next_n(struct sweep *w, int n)
 }
 
 int round_write(struct state *st, const struct scan *s, int n, struct state_partition *rows,
-		const struct round_options *o, uint64_t *gone)
+		const struct round_options *o, struct round_counts *counts)
 {
 	struct sweep w = { .st = st, .scan = s, .o = o, .rows = rows };
 	int rc = -ENOMEM;
 
-	*gone = 0;
+	*counts = (struct round_counts){ 0 };
 	w.v = calloc(GONE_MAX, sizeof(*w.v));
 	w.n_due = calloc((size_t)n, sizeof(*w.n_due));
 	w.n_end = calloc((size_t)n, sizeof(*w.n_end));
@@ -184,8 +185,10 @@ int round_write(struct state *st, const struct scan *s, int n, struct state_part
 		rc = find(&w);
 		if (!rc && (w.n || w.at_end))
 			rc = write_found(&w, n);
-		if (!rc)
-			*gone += w.n;
+		if (!rc) {
+			counts->gone += w.n - w.n_expired;
+			counts->expired += w.n_expired;
+		}
 	}
 	for (int p = 0; p < n && !rc; p++)
 		if (scan_covers(s, p))

@@ -30,12 +30,16 @@ struct round_options {
 	bool expiring; /* keys below the log's start leave without notification */
 };
 
+struct round_counts {
+	uint64_t gone, expired; /* keys that left: deleted, or nobody's change */
+};
+
 /**
  * Step 4 and 5 for every partition of `rows` [n] that is due: find the gone
  * records in the state and write them.  rows are updated as far as committed.
- * 0 or a code of the state.  *gone counts them.
+ * 0 or a code of the state.  *counts them.
  */
 int round_write(struct state *st, const struct scan *s, int n, struct state_partition *rows,
-		const struct round_options *o, uint64_t *gone);
+		const struct round_options *o, struct round_counts *counts);
 
 #endif

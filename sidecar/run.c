@@ -522,13 +522,14 @@ static void watch_ends(struct run *r, struct tail *t)
 				"right with kafka-consumer-groups.sh --reset-offsets",
 				r->c->name, r->c->source_topic, p, s[p].published.offset, high);
 		else if (high >= s[p].applied)
-			tail_confirm(t, p, high, wall, boot);
+			tail_confirm(t, p, low, high, wall, boot);
 		else
 			log_warn("SN-LOG-END",
 				 "%s [%d] ends at %" PRId64 ", before %" PRId64
 				 ", which was read already",
 				 r->c->source_topic, p, high, s[p].applied);
 	}
+	tail_confirmed_all(t);
 	free(s);
 }
 

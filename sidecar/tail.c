@@ -1,6 +1,7 @@
 #include "tail.h"
 #include "apply.h"
 #include "delta.h"
+#include "expire.h"
 #include "intake.h"
 #include "log.h"
 #include "metrics.h"
@@ -23,10 +24,11 @@ enum {
 	LIVE_MS = 60000, /* without an EOF event for longer, the tail was not live */
 	RETRY_MS = 1000, /* between attempts while the disk is full */
 	DENIED_MS = 5000,
+	EXPIRE_EVERY_MS = 60000, /* a walk over all keys for what has expired, at most */
 };
 
 struct confirmed {
-	int64_t end, wall_ms, boot_ms;
+	int64_t log_start, end, wall_ms, boot_ms;
 };
 
 struct ring { /* the last records of a partition, oldest overwritten */
@@ -52,8 +54,12 @@ struct tail {
 	bool scan_again;             /* another gap was crossed meanwhile */
 	int64_t began_ms, lasted_ms; /* of this and the last turn of the loop, CLOCK_BOOTTIME */
 	int64_t round_said_ms;
-	bool always_done;     /* reconcile=always: once per start */
-	bool forced;          /* somebody asked for a round */
+	bool always_done;      /* reconcile=always: once per start */
+	bool forced;           /* somebody asked for a round */
+	struct expire *expire; /* NULL: keys of this topic do not expire */
+	int64_t *expired;      /* [n]: what is stored below has left, or is leaving */
+	int64_t expired_ms;    /* when the last walk for it began; 0: never */
+	atomic_bool confirmed_all;
 	struct delta *delta;  /* a rebuild follows; NULL: none */
 	pthread_mutex_t lock; /* confirmed, and these: a rebuild that wants to follow */
 	struct delta *wanted;
@@ -133,13 +139,15 @@ static void take_confirmed(struct tail *t)
 	pthread_mutex_unlock(&t->lock);
 }
 
-void tail_confirm(struct tail *t, int part, int64_t end, int64_t asked_wall_ms,
+void tail_confirm(struct tail *t, int part, int64_t log_start, int64_t end, int64_t asked_wall_ms,
 		  int64_t asked_boot_ms)
 {
 	pthread_mutex_lock(&t->lock);
-	t->confirmed[part] = (struct confirmed){ end, asked_wall_ms, asked_boot_ms };
+	t->confirmed[part] = (struct confirmed){ log_start, end, asked_wall_ms, asked_boot_ms };
 	pthread_mutex_unlock(&t->lock);
 }
+
+void tail_confirmed_all(struct tail *t) { atomic_store(&t->confirmed_all, true); }
 
 /* Whether this thread may just have been kept from running for too long: stopped, or by a disk. */
 static bool was_paused(const struct tail *t, int64_t retention)
@@ -598,12 +606,19 @@ static bool has_reached_ends(const struct tail *t)
 	return true;
 }
 
+static void say_expired(const struct tail *t, uint64_t n)
+{
+	log_info(NULL, "%llu keys have expired: their records fell off the start of %s",
+		 (unsigned long long)n, t->p->config->source_topic);
+	metrics_add(METRIC_EXPIRED_KEYS, n);
+}
+
 static bool write_round(struct tail *t)
 {
 	const struct round_options o = { .journal = t->p->publishing,
 					 .expiring = t->p->config->source_expiring };
-	uint64_t gone = 0;
-	int rc = round_write(t->p->state, t->scan, t->p->n, t->rows, &o, &gone);
+	struct round_counts counts;
+	int rc = round_write(t->p->state, t->scan, t->p->n, t->rows, &o, &counts);
 
 	scan_free(t->scan);
 	t->scan = NULL;
@@ -615,9 +630,11 @@ static bool write_round(struct tail *t)
 		fail(t, rc);
 		return false;
 	}
-	log_info(NULL, "round: done, %llu keys were gone", (unsigned long long)gone);
+	log_info(NULL, "round: done, %llu keys were gone", (unsigned long long)counts.gone);
+	if (counts.expired)
+		say_expired(t, counts.expired);
 	metrics_add(METRIC_ROUNDS_DONE, 1);
-	metrics_add(METRIC_GONE_KEYS, gone);
+	metrics_add(METRIC_GONE_KEYS, counts.gone);
 	/* partitions that became due meanwhile are still to come, and so is one just asked for */
 	if (!round_is_due(t) && !atomic_load(&t->p->round_wanted))
 		atomic_fetch_add(&t->p->rounds, 1);
@@ -648,6 +665,52 @@ static bool go_round(struct tail *t)
 	case SCAN_DONE:
 		return has_reached_ends(t) ? write_round(t) : true;
 	}
+	return true;
+}
+
+/* ---- keys that expire ---- */
+
+/* Whether the log's start has risen where everything was applied that was there then. */
+static bool something_expired(struct tail *t)
+{
+	bool any = false;
+
+	pthread_mutex_lock(&t->lock);
+	for (int p = 0; p < t->p->n; p++) {
+		const struct confirmed *c = &t->confirmed[p];
+		if (c->log_start <= t->expired[p] || t->rows[p].applied < c->end)
+			continue;
+		t->expired[p] = c->log_start;
+		any = true;
+	}
+	pthread_mutex_unlock(&t->lock);
+	return any;
+}
+
+/* Between two batches.  A round takes them away as well, so they do not go on side by side. */
+static bool go_expire(struct tail *t)
+{
+	int64_t now = clock_ms(CLOCK_MONOTONIC);
+
+	if (!t->expire || t->scan || round_is_due(t))
+		return true;
+	if (expire_at_end(t->expire)) {
+		if ((t->expired_ms && now - t->expired_ms < EXPIRE_EVERY_MS) ||
+		    !atomic_exchange(&t->confirmed_all, false) || !something_expired(t))
+			return true;
+		t->expired_ms = now;
+		expire_begin(t->expire, t->expired);
+	}
+	int rc = expire_step(t->expire, t->p->state);
+	if (rc && rc != -ENOSPC) {
+		fail(t, rc);
+		return false;
+	}
+	uint64_t gone = expire_count(t->expire);
+	if (!expire_at_end(t->expire) || !gone)
+		return true;
+	say_expired(t, gone);
+	atomic_fetch_add(&t->p->expiries, 1);
 	return true;
 }
 
@@ -682,7 +745,7 @@ static void *run(void *arg)
 			break;
 		if (something_to_commit(t) && !commit(t))
 			break;
-		if (!go_round(t))
+		if (!go_round(t) || !go_expire(t))
 			break;
 		metrics_set(METRIC_ROUND_RUNNING, t->scan != NULL);
 	}
@@ -711,6 +774,8 @@ static int load_rings(struct tail *t)
 static void free_tail(struct tail *t)
 {
 	scan_free(t->scan);
+	expire_close(t->expire);
+	free(t->expired);
 	intake_close(t->in);
 	free(t->rows);
 	free(t->rings);
@@ -737,11 +802,12 @@ static int make(struct tail *t, const struct state_partition *rows)
 	t->behind = calloc(n, sizeof(*t->behind));
 	t->standings = calloc(n, sizeof(*t->standings));
 	t->confirmed = calloc(n, sizeof(*t->confirmed));
+	t->expired = calloc(n, sizeof(*t->expired));
 	t->ev.eof = calloc(n, sizeof(*t->ev.eof));
 	t->ev.eof_offset = calloc(n, sizeof(*t->ev.eof_offset));
 	from = calloc(n, sizeof(*from));
 	if (!t->rows || !t->rings || !t->catching || !t->caught_up || !t->behind || !t->standings ||
-	    !t->confirmed || !t->ev.eof || !t->ev.eof_offset || !from) {
+	    !t->confirmed || !t->expired || !t->ev.eof || !t->ev.eof_offset || !from) {
 		free(from);
 		return -ENOMEM;
 	}
@@ -752,6 +818,8 @@ static int make(struct tail *t, const struct state_partition *rows)
 		from[p] = rows[p].applied;
 	}
 	int rc = load_rings(t);
+	if (!rc && t->p->config->source_expiring)
+		rc = expire_open(&t->expire, t->p->n);
 	if (!rc)
 		rc = intake_open(&t->in, t->p->config, INTAKE_TAIL, t->p->n, from, t->err,
 				 sizeof(t->err));

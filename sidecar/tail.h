@@ -27,11 +27,14 @@ void tail_join(struct tail *t);
 
 /**
  * Somebody asked the broker at `asked_boot_ms`/`asked_wall_ms` for the log's
- * end of a partition: where that is what was applied, the tail was caught up
- * then.  An EOF event comes once per position, so an idle topic needs this.
+ * start and end of a partition: where the end is what was applied, the tail was
+ * caught up then.  An EOF event comes once per position, so an idle topic needs
+ * this; and nothing else tells that keys have expired.
  */
-void tail_confirm(struct tail *t, int part, int64_t end, int64_t asked_wall_ms,
+void tail_confirm(struct tail *t, int part, int64_t log_start, int64_t end, int64_t asked_wall_ms,
 		  int64_t asked_boot_ms);
+/** All partitions were: once for all it is looked for what has expired. */
+void tail_confirmed_all(struct tail *t);
 
 struct delta;
 /**
