@@ -6,6 +6,7 @@
 #include "metrics.h"
 #include "readback.h"
 #include "recent.h"
+#include "txn.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -17,15 +18,14 @@
 #include <unistd.h>
 
 enum {
-	ENTRIES_MAX = 10000,      /* of one transaction */
-	ENTRIES_BYTES = 8 << 20,  /* the same, in bytes of the journal */
-	OFFSETS_ONLY_MS = 1000,   /* at most this often without notifications */
-	CALL_MS = 1000,           /* one attempt of a transactional call */
-	COMMIT_BUDGET_MS = 60000, /* then the outcome is unclear */
+	ENTRIES_MAX = 10000,     /* of one transaction */
+	ENTRIES_BYTES = 8 << 20, /* the same, in bytes of the journal */
+	OFFSETS_ONLY_MS = 1000,  /* at most this often without notifications */
 	COMMITTED_MS = 5000,
 	BACKOFF_MS = 200,
 	DENIED_MS = 5000,
-	SAY_MS = 10000,     /* between lines about the same trouble */
+	SAY_MS = 10000, /* between lines about the same trouble */
+	NO_ROOM_SAY_MS = 60000,
 	INIT_MS = 5000,     /* an init that takes longer is trouble */
 	LEAST_BYTES = 4096, /* more than a notification takes beside its key */
 	/* of librdkafka's message.max.bytes */
@@ -33,17 +33,10 @@ enum {
 	MESSAGE_BYTES_MAX = 1000000000,
 };
 
-enum verdict {
-	PUB_OK,
-	PUB_STOPPED,
-	PUB_RETRY,     /* aborted cleanly */
-	PUB_NOT_OWNER, /* the group has gone on without us: end */
-	PUB_TOO_LARGE, /* the broker takes less than we believed */
-	PUB_NO_ROOM,   /* a key alone is larger than the notification topic takes */
-	PUB_DENIED,
-	PUB_REOPEN, /* unclear or fatal */
-	PUB_FENCED, /* a successor, or our own transaction timed out */
-	PUB_YIELD,  /* what is committed says that this state must not publish: end */
+/* Of a transaction (enum txn_verdict), and two of our own. */
+enum {
+	PUB_NO_ROOM = TXN_REFUSED + 1, /* a key alone is larger than the notification topic takes */
+	PUB_YIELD, /* what is committed says that this state must not publish: end */
 };
 
 struct entry { /* a journal entry, copied out of its view */
@@ -57,11 +50,9 @@ struct entry { /* a journal entry, copied out of its view */
 
 struct publisher {
 	struct pipeline *p;
-	rd_kafka_t *query, *rk;
-	rd_kafka_topic_t *warm;
+	rd_kafka_t *query;
+	struct txn txn;
 	rd_kafka_consumer_group_metadata_t *group;
-	struct kafka_counts counts;
-	struct kafka_hooks hooks;
 	struct envelope envelope;
 	struct note_filter filter;
 	const char *self;
@@ -85,72 +76,32 @@ struct publisher {
 	uint64_t skipped; /* entries passed since the last commit without a notification */
 	int64_t last_commit_ms;
 	uint64_t seen;
-	int first;       /* partition to begin with: each gets its turn */
-	char why[300];   /* the last error of a call */
-	int64_t said_ms; /* when publishing was last said to fail; 0: it does not */
+	int first;             /* partition to begin with: each gets its turn */
+	int64_t said_ms;       /* when publishing was last said to fail; 0: it does not */
+	int64_t no_room_ms;    /* the same, of a key that does not fit */
+	int64_t opened_ms;     /* when the current producer began to be made */
+	atomic_llong asked_ms; /* a question to the broker, beside those of txn; 0: none */
 
 	pthread_t thread;
 	atomic_bool stop, ended;
-	atomic_llong call_began_ms;
 };
 
-static bool stopping(struct publisher *pub)
+static bool stopping(const struct publisher *pub)
 {
 	return atomic_load(&pub->stop) || pipeline_stopping(pub->p);
 }
 
-static void call_begin(struct publisher *pub) { atomic_store(&pub->call_began_ms, kafka_now_ms()); }
-static void call_end(struct publisher *pub) { atomic_store(&pub->call_began_ms, 0); }
+static bool is_stopping(void *opaque) { return stopping(opaque); }
 
 int64_t publish_call_ms(const struct publisher *pub)
 {
-	int64_t began = atomic_load(&pub->call_began_ms);
-	return began ? kafka_now_ms() - began : 0;
+	int64_t asked = atomic_load(&pub->asked_ms), of_txn = txn_call_ms(&pub->txn);
+	int64_t of_question = asked ? kafka_now_ms() - asked : 0;
+
+	return of_txn > of_question ? of_txn : of_question;
 }
 
 bool publish_ended(const struct publisher *pub) { return atomic_load(&pub->ended); }
-
-/* ---- what an error of librdkafka means ---- */
-
-static enum verdict verdict_of(const rd_kafka_error_t *e)
-{
-	switch (rd_kafka_error_code(e)) { /* the code first: flags are not always consistent */
-	case RD_KAFKA_RESP_ERR__FENCED:
-	case RD_KAFKA_RESP_ERR_PRODUCER_FENCED:
-	case RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH:
-		return PUB_FENCED;
-	case RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION:
-	case RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID:
-	case RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID:
-	case RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS:
-		return PUB_NOT_OWNER;
-	case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
-	case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
-		return rd_kafka_error_is_fatal(e) ? PUB_REOPEN : PUB_TOO_LARGE;
-	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-	case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
-	case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
-	case RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
-		return PUB_DENIED;
-	default:
-		break;
-	}
-	if (rd_kafka_error_is_fatal(e))
-		return PUB_REOPEN;
-	return rd_kafka_error_txn_requires_abort(e) || rd_kafka_error_is_retriable(e) ? PUB_RETRY
-										      : PUB_REOPEN;
-}
-
-static enum verdict take_error(struct publisher *pub, rd_kafka_error_t *e, const char *where)
-{
-	enum verdict v = verdict_of(e);
-
-	snprintf(pub->why, sizeof(pub->why), "%s: %s: %s", where, rd_kafka_error_name(e),
-		 rd_kafka_error_string(e));
-	log_info(NULL, "publisher: %s", pub->why);
-	rd_kafka_error_destroy(e);
-	return v;
-}
 
 static void say_failing(struct publisher *pub)
 {
@@ -160,7 +111,7 @@ static void say_failing(struct publisher *pub)
 		return;
 	pub->said_ms = now;
 	log_warn("SN-PUBLISH-FAILING", "publishing to %s: %s; trying again, nothing is lost",
-		 pub->p->config->notifications_topic, pub->why);
+		 pub->p->config->notifications_topic, pub->txn.why);
 }
 
 /* ---- collecting: from the journal into the arena ---- */
@@ -277,51 +228,30 @@ static rd_kafka_headers_t *headers_of(const struct note *n)
 	return hs;
 }
 
-static rd_kafka_resp_err_t produce_note(struct publisher *pub, const struct note *n, int32_t part)
+/*
+ * Only a key can be that large: everything else can be left out.  The snapshot
+ * goes on; publishing waits for the topic to change.
+ */
+static void say_no_room(struct publisher *pub, const struct note *n, const struct change *c)
 {
-	rd_kafka_headers_t *hs = headers_of(n);
-	rd_kafka_resp_err_t e;
+	int64_t now = kafka_now_ms();
+	char *key;
 
-	while ((e = rd_kafka_producev(
-			pub->rk, RD_KAFKA_V_RKT(pub->warm), RD_KAFKA_V_PARTITION(part),
-			RD_KAFKA_V_KEY(n->key, n->key_len),
-			RD_KAFKA_V_VALUE((void *)n->value, n->value_len), RD_KAFKA_V_HEADERS(hs),
-			RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END)) ==
-		       RD_KAFKA_RESP_ERR__QUEUE_FULL &&
-	       !stopping(pub))
-		rd_kafka_poll(pub->rk, 10);
-	if (e)
-		rd_kafka_headers_destroy(hs);
-	return e;
-}
-
-/* Only a key can be that large: everything else can be left out. */
-static enum verdict cannot_fit(struct publisher *pub, const struct note *n, const struct change *c)
-{
-	char *key = escape_key(n->key, n->key_len);
-
-	pipeline_end(pub->p, OUTCOME_USAGE, "SN-NOTIFICATION-TOO-LARGE",
-		     "the notification of key '%.100s' at %s [%d] %" PRId64
-		     " does not fit into %s: set max.message.bytes=%zu there and start again",
-		     key ? key : "?", pub->p->config->source_topic, c->partition, c->offset,
-		     pub->p->config->notifications_topic, n->key_len + LEAST_BYTES);
-	free(key);
-	return PUB_STOPPED;
-}
-
-/* Nothing is left to omit.  The snapshot goes on; publishing waits for the topic to change. */
-static void say_no_room(struct publisher *pub, const struct change *c, size_t needed)
-{
 	atomic_store(&pub->p->limit_wanted, true);
+	if (pub->no_room_ms && now - pub->no_room_ms < NO_ROOM_SAY_MS)
+		return;
+	pub->no_room_ms = now;
+	key = escape_key(n->key, n->key_len);
 	log_error("SN-NOTIFICATION-TOO-LARGE",
-		  "%s takes messages of %zu bytes, and the key of %s [%d] at %" PRId64
-		  " needs %zu: publishing waits until the topic's max.message.bytes is raised to "
-		  "that",
-		  pub->p->config->notifications_topic, pub->max_bytes, pub->p->config->source_topic,
-		  c->partition, c->offset, needed);
+		  "the notification of key '%.100s' at %s [%d] %" PRId64
+		  " does not fit into %s: nothing is published until max.message.bytes=%zu is set "
+		  "there",
+		  key ? key : "?", pub->p->config->source_topic, c->partition, c->offset,
+		  pub->p->config->notifications_topic, n->key_len + LEAST_BYTES);
+	free(key);
 }
 
-static enum verdict produce(struct publisher *pub)
+static int produce(struct publisher *pub)
 {
 	bool same_count = pub->p->limits.notification_partitions == pub->p->n;
 	int64_t now = kafka_wall_ms();
@@ -331,7 +261,7 @@ static enum verdict produce(struct publisher *pub)
 		struct entry *en = &pub->entries[i];
 		struct change c;
 		struct note n;
-		int rc = change_decode(&c, en->key, JOURNAL_KEY_BYTES, en->value, en->value_len);
+		int v, rc = change_decode(&c, en->key, JOURNAL_KEY_BYTES, en->value, en->value_len);
 		if (!rc)
 			rc = envelope_make(&pub->envelope, &c,
 					   c.cause == CAUSE_RECONCILE ? NOTE_RECONCILE
@@ -342,22 +272,16 @@ static enum verdict produce(struct publisher *pub)
 			pipeline_end(pub->p, OUTCOME_BROKEN, "SN-JOURNAL-CHECKSUM",
 				     "a journal entry of %s cannot be read: %s",
 				     pub->p->config->state_dir, state_strerror(rc));
-			return PUB_STOPPED;
+			return TXN_STOPPED;
 		}
-		if (n.bytes > pub->max_bytes)
-			return cannot_fit(pub, &n, &c);
 		if (n.bytes > pub->max_bytes) {
-			say_no_room(pub, &c, n.bytes);
+			say_no_room(pub, &n, &c);
 			return PUB_NO_ROOM;
 		}
-		rd_kafka_resp_err_t e =
-			produce_note(pub, &n, same_count ? c.partition : RD_KAFKA_PARTITION_UA);
-		if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
-			return PUB_TOO_LARGE;
-		if (e) {
-			snprintf(pub->why, sizeof(pub->why), "produce: %s", rd_kafka_err2str(e));
-			return stopping(pub) ? PUB_STOPPED : PUB_RETRY;
-		}
+		v = txn_produce(&pub->txn, same_count ? c.partition : RD_KAFKA_PARTITION_UA, n.key,
+				n.key_len, n.value, n.value_len, headers_of(&n));
+		if (v != TXN_OK)
+			return v;
 		pub->notes++;
 		en->op = c.op;
 		en->cause = c.cause;
@@ -367,9 +291,9 @@ static enum verdict produce(struct publisher *pub)
 		atomic_fetch_add(&pub->p->wrapped, n.wrapped);
 		atomic_fetch_add(&pub->p->omitted, n.omitted);
 		if (i % 1000 == 999)
-			rd_kafka_poll(pub->rk, 0);
+			rd_kafka_poll(pub->txn.rk, 0);
 	}
-	return PUB_OK;
+	return TXN_OK;
 }
 
 static rd_kafka_topic_partition_list_t *offsets(struct publisher *pub)
@@ -394,86 +318,6 @@ static rd_kafka_topic_partition_list_t *offsets(struct publisher *pub)
 		tp->metadata_size = strlen(text);
 	}
 	return l;
-}
-
-static enum verdict send_offsets(struct publisher *pub)
-{
-	rd_kafka_topic_partition_list_t *l = offsets(pub);
-	int sent = atomic_load(&pub->counts.txn_offset_commit);
-	rd_kafka_error_t *e;
-	enum verdict v = PUB_OK;
-
-	call_begin(pub);
-	e = rd_kafka_send_offsets_to_transaction(pub->rk, l, pub->group, 10 * CALL_MS);
-	call_end(pub);
-	rd_kafka_topic_partition_list_destroy(l);
-	sent = atomic_load(&pub->counts.txn_offset_commit) - sent;
-	if (e) {
-		/* a commit after a timed-out send_offsets would succeed, without the offsets; and
-		 * what timed out may still arrive: both end with this producer */
-		bool timed_out = rd_kafka_error_code(e) == RD_KAFKA_RESP_ERR__TIMED_OUT ||
-				 rd_kafka_error_is_retriable(e);
-		v = take_error(pub, e, "send_offsets");
-		if (timed_out && v == PUB_RETRY)
-			v = PUB_REOPEN;
-	}
-	if (sent > 1 && (v == PUB_OK || v == PUB_RETRY)) {
-		log_info(NULL, "publisher: TxnOffsetCommit was sent %d times: starting over", sent);
-		v = PUB_REOPEN;
-	}
-	return v;
-}
-
-/*
- * Commit.  *unclear: an EndTxn may still be on its way, either a second one of a
- * commit that succeeded or any of one that failed.
- */
-static enum verdict commit(struct publisher *pub, bool *unclear)
-{
-	int64_t until = kafka_now_ms() + COMMIT_BUDGET_MS;
-	int sent = atomic_load(&pub->counts.end_txn);
-	enum verdict v = PUB_OK;
-
-	for (;;) {
-		call_begin(pub);
-		rd_kafka_error_t *e = rd_kafka_commit_transaction(pub->rk, CALL_MS);
-		call_end(pub);
-		if (!e)
-			break;
-		bool again =
-			rd_kafka_error_is_retriable(e) && !rd_kafka_error_txn_requires_abort(e);
-		if (again && kafka_now_ms() < until && !stopping(pub)) {
-			rd_kafka_error_destroy(e);
-			continue;
-		}
-		v = take_error(pub, e, "commit");
-		if (again) /* it can neither be awaited nor aborted now: who knows */
-			v = PUB_REOPEN;
-		break;
-	}
-	sent = atomic_load(&pub->counts.end_txn) - sent;
-	*unclear = sent > (v == PUB_OK ? 1 : 0);
-	return v;
-}
-
-/* After a failure inside a transaction.  An abort that is not plain makes it unclear. */
-static enum verdict abort_transaction(struct publisher *pub, enum verdict why)
-{
-	int sent = atomic_load(&pub->counts.end_txn);
-	rd_kafka_error_t *e;
-
-	if (why == PUB_FENCED || why == PUB_REOPEN)
-		return why;
-	call_begin(pub);
-	e = rd_kafka_abort_transaction(pub->rk, 2 * CALL_MS);
-	call_end(pub);
-	if (e) {
-		enum verdict v = take_error(pub, e, "abort");
-		return v == PUB_FENCED ? PUB_FENCED : why == PUB_RETRY ? PUB_REOPEN : why;
-	}
-	if (atomic_load(&pub->counts.end_txn) - sent > 1 && why == PUB_RETRY)
-		return PUB_REOPEN;
-	return why;
 }
 
 /* What a commit has made visible. */
@@ -533,55 +377,51 @@ static void took_effect(struct publisher *pub)
 	if (pub->said_ms)
 		log_info(NULL, "publishing to %s again", pub->p->config->notifications_topic);
 	pub->said_ms = 0;
-	pub->why[0] = '\0';
+	pub->txn.why[0] = '\0';
 }
 
-static enum verdict transact(struct publisher *pub)
+/* What is published has to survive a power cut before it is committed. */
+static int make_durable(struct publisher *pub)
 {
-	rd_kafka_error_t *e = rd_kafka_begin_transaction(pub->rk);
-	bool unclear = false;
-	enum verdict v;
+	int rc = state_make_durable(pub->p->state, pub->txnid);
 
-	if (e) {
-		v = take_error(pub, e, "begin");
-		return v == PUB_FENCED ? v : PUB_REOPEN;
-	}
+	if (!rc)
+		return TXN_OK;
+	pipeline_end(pub->p, OUTCOME_UNREACHABLE, "SN-STATE-IO",
+		     "syncing %s: %s; nothing more is published; start again: the state is opened "
+		     "anew and checked",
+		     pub->p->config->state_dir, state_strerror(rc));
+	return TXN_STOPPED;
+}
+
+static int transact(struct publisher *pub)
+{
+	rd_kafka_topic_partition_list_t *l;
+	bool committed;
+	int v = txn_begin(&pub->txn);
+
+	if (v != TXN_OK)
+		return v;
 	v = produce(pub);
-	if (v == PUB_OK) {
-		int rc = state_make_durable(pub->p->state, pub->txnid);
-		if (rc) {
-			pipeline_end(pub->p, OUTCOME_UNREACHABLE, "SN-STATE-IO",
-				     "syncing %s: %s; nothing more is published; start again: the "
-				     "state is opened anew and checked",
-				     pub->p->config->state_dir, state_strerror(rc));
-			v = PUB_STOPPED;
-		}
-	}
-	if (v == PUB_OK)
-		v = send_offsets(pub);
-	if (v != PUB_OK)
-		return abort_transaction(pub, v);
-	v = commit(pub, &unclear);
-	if (v == PUB_OK)
+	if (v == TXN_OK)
+		v = make_durable(pub);
+	l = offsets(pub);
+	v = txn_end(&pub->txn, v, l, pub->group, &committed);
+	rd_kafka_topic_partition_list_destroy(l);
+	if (committed)
 		took_effect(pub);
-	else if (!unclear)
-		return abort_transaction(pub, v);
-	if (unclear && (v == PUB_OK || v == PUB_RETRY)) {
-		log_info(NULL, "publisher: an EndTxn may still be on its way: starting over");
-		v = PUB_REOPEN;
-	}
 	return v;
 }
 
-static enum verdict transact_counted(struct publisher *pub)
+static int transact_counted(struct publisher *pub)
 {
 	int64_t began_us = metrics_clock_us();
-	enum verdict v = transact(pub);
+	int v = transact(pub);
 
-	if (v == PUB_OK)
+	if (v == TXN_OK)
 		metrics_observe_since(METRIC_TRANSACTION_US, began_us);
-	metrics_add(v == PUB_OK                          ? METRIC_TRANSACTIONS_COMMITTED
-		    : v == PUB_REOPEN || v == PUB_FENCED ? METRIC_TRANSACTIONS_UNCLEAR
+	metrics_add(v == TXN_OK                          ? METRIC_TRANSACTIONS_COMMITTED
+		    : v == TXN_REOPEN || v == TXN_FENCED ? METRIC_TRANSACTIONS_UNCLEAR
 							 : METRIC_TRANSACTIONS_ABORTED,
 		    1);
 	return v;
@@ -589,67 +429,50 @@ static enum verdict transact_counted(struct publisher *pub)
 
 /* ---- a session: one producer, from init to its end ---- */
 
-static enum verdict open_producer(struct publisher *pub)
+/* As long as a partition cannot take the end of the transaction before. */
+static void say_opening(void *opaque)
 {
-	const struct rd_kafka_metadata *md;
-	char err[300];
-	int64_t began = kafka_now_ms();
-	rd_kafka_error_t *e;
+	struct publisher *pub = opaque;
 
-	pub->hooks = (struct kafka_hooks){ .counts = &pub->counts,
-					   .max_message_bytes = (int64_t)pub->max_bytes };
-	pub->rk = kafka_new(pub->p->config, KAFKA_PUBLISH, &pub->hooks, err, sizeof(err));
-	if (!pub->rk) {
-		pipeline_end(pub->p, OUTCOME_USAGE, "SN-KAFKA-CONFIG", "producer: %s", err);
-		return PUB_STOPPED;
-	}
+	if (kafka_now_ms() - pub->opened_ms > INIT_MS)
+		say_failing(pub);
+}
+
+static int open_producer(struct publisher *pub)
+{
+	const struct config *c = pub->p->config;
+	int v;
+
 	metrics_add(METRIC_PRODUCER_OPENS, 1);
-	for (;;) {
-		if (stopping(pub))
-			return PUB_STOPPED;
-		call_begin(pub);
-		e = rd_kafka_init_transactions(pub->rk, CALL_MS);
-		call_end(pub);
-		if (!e)
-			break;
-		if (!rd_kafka_error_is_retriable(e)) {
-			enum verdict v = take_error(pub, e, "init");
-			return v == PUB_RETRY ? PUB_REOPEN : v;
-		}
-		/* as long as a partition cannot take the end of the transaction before */
-		snprintf(pub->why, sizeof(pub->why), "init: %s", rd_kafka_error_string(e));
-		rd_kafka_error_destroy(e);
-		if (kafka_now_ms() - began > INIT_MS)
-			say_failing(pub);
-	}
-	/* the first produce to a topic nobody asked about waits up to a second (before 2.10.1) */
-	pub->warm = rd_kafka_topic_new(pub->rk, pub->p->config->notifications_topic, NULL);
-	if (pub->warm && !rd_kafka_metadata(pub->rk, 0, pub->warm, &md, COMMITTED_MS))
-		rd_kafka_metadata_destroy(md);
-	return pub->warm ? PUB_OK : PUB_REOPEN;
+	pub->opened_ms = kafka_now_ms();
+	v = txn_open(&pub->txn, c, c->notifications_topic, (int64_t)pub->max_bytes);
+	if (v != TXN_REFUSED)
+		return v;
+	pipeline_end(pub->p, OUTCOME_USAGE, "SN-KAFKA-CONFIG", "producer: %s", pub->txn.why);
+	return TXN_STOPPED;
 }
 
 /* P went back or vanished while we lead: somebody reset the group, or the topic is another. */
-static enum verdict check_committed(struct publisher *pub, const struct standing *s, int p)
+static int check_committed(struct publisher *pub, const struct standing *s, int p)
 {
 	if (pub->committed[p].offset < 0 || position_compare(s->published, pub->committed[p]) >= 0)
-		return PUB_OK;
+		return TXN_OK;
 	pipeline_offsets_back(pub->p, p, pub->committed[p].offset, s->published.offset);
-	return PUB_STOPPED;
+	return TXN_STOPPED;
 }
 
-static enum verdict read_committed(struct publisher *pub, struct standing *s)
+static int read_committed(struct publisher *pub, struct standing *s)
 {
 	struct kafka_committed *c = calloc((size_t)pub->p->n, sizeof(*c));
 	char err[300];
 	int rc;
 
 	if (!c)
-		return PUB_RETRY;
-	call_begin(pub);
+		return TXN_RETRY;
+	atomic_store(&pub->asked_ms, kafka_now_ms());
 	rc = kafka_committed(pub->query, pub->p->config->source_topic, pub->p->n, COMMITTED_MS, c,
 			     err, sizeof(err));
-	call_end(pub);
+	atomic_store(&pub->asked_ms, 0);
 	for (int p = 0; p < pub->p->n && !rc; p++) {
 		struct metadata m;
 		metadata_parse(&m, c[p].metadata);
@@ -660,11 +483,11 @@ static enum verdict read_committed(struct publisher *pub, struct standing *s)
 	free(c);
 	if (rc)
 		log_info(NULL, "publisher: %s", err);
-	return rc ? PUB_REOPEN : PUB_OK;
+	return rc ? TXN_REOPEN : TXN_OK;
 }
 
 /* Begin at `from`: what was told at exactly that offset must not be told again. */
-static enum verdict take_told(struct publisher *pub, int p, struct position from)
+static int take_told(struct publisher *pub, int p, struct position from)
 {
 	char err[300];
 
@@ -672,39 +495,39 @@ static enum verdict take_told(struct publisher *pub, int p, struct position from
 	pub->at[p] = (struct position){ from.offset, 0 };
 	pub->told[p] = from.n;
 	if (from.n == 0)
-		return PUB_OK;
+		return TXN_OK;
 	log_info(NULL, "publisher: partition %d: reading the last %u notifications back", p,
 		 from.n);
 	if (!readback_run(pub->p->config, p, from.n, &pub->stop, &pub->told_before[p], err,
 			  sizeof(err)))
-		return PUB_OK;
+		return TXN_OK;
 	if (!stopping(pub))
 		log_warn("SN-READBACK", "%s; trying again", err);
-	return PUB_REOPEN;
+	return TXN_REOPEN;
 }
 
-static enum verdict take_positions(struct publisher *pub)
+static int take_positions(struct publisher *pub)
 {
 	struct standing *s = calloc((size_t)pub->p->n, sizeof(*s));
-	enum verdict v = PUB_OK;
+	int v = TXN_OK;
 	int where;
 
 	if (!s)
-		return PUB_REOPEN;
+		return TXN_REOPEN;
 	pipeline_standings(pub->p, s);
 	if (!pub->p->offsets_forgotten)
 		v = read_committed(pub, s);
-	for (int p = 0; p < pub->p->n && v == PUB_OK; p++)
+	for (int p = 0; p < pub->p->n && v == TXN_OK; p++)
 		v = check_committed(pub, &s[p], p);
 	/* the group let this sidecar lead; what counts is what is committed now, after init */
 	enum fitness f = decide_fitness(s, pub->p->n, pub->self, true, &where);
-	if (v == PUB_OK && f != FIT && f != FIT_AS_GAP) {
+	if (v == TXN_OK && f != FIT && f != FIT_AS_GAP) {
 		log_info(NULL, "publisher: partition %d: %s", where, fitness_text(f));
 		v = PUB_YIELD;
 	}
-	for (int p = 0; p < pub->p->n && v == PUB_OK; p++)
+	for (int p = 0; p < pub->p->n && v == TXN_OK; p++)
 		v = take_told(pub, p, decide_publish_from(&s[p]));
-	for (int p = 0; p < pub->p->n && v == PUB_OK; p++) {
+	for (int p = 0; p < pub->p->n && v == TXN_OK; p++) {
 		pub->gap_until[p] = decide_gap_until(&s[p], pub->self);
 		if (pub->gap_until[p] >= 0)
 			log_warn("SN-GAP",
@@ -731,7 +554,7 @@ static bool anything_moved(struct publisher *pub)
 	return any;
 }
 
-static enum verdict publish_once(struct publisher *pub)
+static int publish_once(struct publisher *pub)
 {
 	int rc = collect(pub);
 
@@ -740,52 +563,43 @@ static enum verdict publish_once(struct publisher *pub)
 			     rc == -EBADMSG ? "SN-JOURNAL-CHECKSUM" : "SN-STATE-IO",
 			     "reading the journal of %s: %s", pub->p->config->state_dir,
 			     state_strerror(rc));
-		return PUB_STOPPED;
+		return TXN_STOPPED;
 	}
 	if (!anything_moved(pub)) {
 		pipeline_wait(pub->p, &pub->seen, OFFSETS_ONLY_MS);
-		return PUB_OK;
+		return TXN_OK;
 	}
 	int64_t due = pub->last_commit_ms + OFFSETS_ONLY_MS - kafka_now_ms();
 	if (!pub->n_entries && !pub->all_offsets && !full(pub) && due > 0) {
 		pipeline_wait(pub->p, &pub->seen, due);
-		return PUB_OK; /* looked at again: a notification may have come meanwhile */
+		return TXN_OK; /* looked at again: a notification may have come meanwhile */
 	}
 	return transact_counted(pub);
 }
 
-static void close_producer(struct publisher *pub)
+static int session(struct publisher *pub)
 {
-	if (pub->warm)
-		rd_kafka_topic_destroy(pub->warm);
-	pub->warm = NULL;
-	kafka_free(pub->rk);
-	pub->rk = NULL;
-}
+	int v = open_producer(pub);
 
-static enum verdict session(struct publisher *pub)
-{
-	enum verdict v = open_producer(pub);
-
-	if (v == PUB_OK)
+	if (v == TXN_OK)
 		v = take_positions(pub);
-	if (v == PUB_OK)
+	if (v == TXN_OK)
 		atomic_store(&pub->p->leading, true);
-	while (v == PUB_OK) {
+	while (v == TXN_OK) {
 		if (stopping(pub)) {
-			v = PUB_STOPPED;
+			v = TXN_STOPPED;
 			break;
 		}
 		v = publish_once(pub);
-		if (v != PUB_OK && !stopping(pub))
+		if (v != TXN_OK && !stopping(pub))
 			metrics_add(METRIC_PUBLISH_FAILURES, 1);
-		if (v == PUB_RETRY) { /* aborted cleanly: the same producer goes on */
+		if (v == TXN_RETRY) { /* aborted cleanly: the same producer goes on */
 			say_failing(pub);
 			usleep(BACKOFF_MS * 1000);
-			v = PUB_OK;
+			v = TXN_OK;
 		}
 	}
-	close_producer(pub);
+	txn_close(&pub->txn);
 	return v;
 }
 
@@ -828,20 +642,20 @@ static void *run(void *arg)
 
 	while (!stopping(pub)) {
 		take_limit(pub);
-		enum verdict v = session(pub);
+		int v = session(pub);
 		/* a fenced producer may have a successor: only a new assignment can tell */
-		if (v == PUB_NOT_OWNER || v == PUB_YIELD || v == PUB_FENCED)
+		if (v == TXN_NOT_MEMBER || v == PUB_YIELD || v == TXN_FENCED)
 			break;
-		if (v == PUB_REOPEN && pub->why[0])
+		if (v == TXN_REOPEN && pub->txn.why[0])
 			say_failing(pub);
-		else if (v == PUB_TOO_LARGE)
+		else if (v == TXN_TOO_LARGE)
 			believe_less(pub);
-		else if (v == PUB_DENIED)
+		else if (v == TXN_DENIED)
 			log_error("SN-PUBLISH-DENIED",
 				  "no right to publish to %s as group and transactional id "
 				  "sidenote.%s: see `sidenote check --acls`; trying again",
 				  pub->p->config->notifications_topic, pub->p->config->name);
-		rest(pub, v == PUB_DENIED || v == PUB_NO_ROOM ? DENIED_MS : BACKOFF_MS);
+		rest(pub, v == TXN_DENIED || v == PUB_NO_ROOM ? DENIED_MS : BACKOFF_MS);
 	}
 	atomic_store(&pub->p->leading, false);
 	atomic_store(&pub->ended, true);
@@ -918,6 +732,10 @@ int publish_start(struct publisher **out, struct pipeline *p, rd_kafka_t *query,
 		return rc;
 	}
 	pub->p = p;
+	pub->txn.who = "publisher";
+	pub->txn.stopping = is_stopping;
+	pub->txn.waiting = say_opening;
+	pub->txn.opaque = pub;
 	pub->query = query;
 	pub->group = group;
 	rc = make(pub);

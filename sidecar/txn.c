@@ -79,7 +79,10 @@ static enum txn_verdict init(struct txn *t)
 			enum txn_verdict v = take_error(t, e, "init");
 			return v == TXN_RETRY ? TXN_REOPEN : v;
 		}
+		snprintf(t->why, sizeof(t->why), "init: %s", rd_kafka_error_string(e));
 		rd_kafka_error_destroy(e);
+		if (t->waiting)
+			t->waiting(t->opaque);
 	}
 }
 

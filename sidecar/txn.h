@@ -21,7 +21,8 @@
  *      fences off what is late, then committed offsets are read again.
  *
  * Errors:    enum txn_verdict; t->why has the last error of a call, for a person.
- * Ownership: the caller's struct, zeroed but for who, stopping and opaque.
+ * Ownership: the caller's struct, zeroed but for who, stopping, waiting and
+ *            opaque.
  * Threads:   one, except txn_call_ms().
  */
 #ifndef TXN_H
@@ -44,6 +45,7 @@ enum txn_verdict {
 struct txn {
 	const char *who; /* in the log */
 	bool (*stopping)(void *opaque);
+	void (*waiting)(void *opaque); /* NULL, or called while init has to be tried again */
 	void *opaque;
 
 	rd_kafka_t *rk;

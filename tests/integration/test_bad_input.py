@@ -411,7 +411,7 @@ class Keys(BadInput):
         self.assertEqual(oracle.snapshot_of(sidecar.state_dir)[b"moved"].value, b'{"v":2}')
         sidecar.term()
 
-    def test_a_key_that_no_notification_can_carry_stops_it_with_the_limit_to_set(self):
+    def test_a_key_that_no_notification_can_carry_waits_for_the_limit_that_is_named(self):
         topic = self.topic(2, {**COMPACT_NEVER, "max.message.bytes": 16 * MB})
         work = self.workload(topic, message_max_bytes=16 * MB)
         key = b"k" * 3 * MB
@@ -420,13 +420,23 @@ class Keys(BadInput):
         sidecar, start = self.running(topic)
         work.put(key, b'{"v":2}')
         work.flush()
-        text = self.ends(sidecar, USAGE, "SN-NOTIFICATION-TOO-LARGE",
-                         sidecar.notifications_topic, "kkkk")
-        self.assertLess(len(text), 1000)
-        limit = int(re.search(r"max\.message\.bytes=(\d+)", text)[1])
+        sidecar.wait_log("SN-NOTIFICATION-TOO-LARGE")
+        line = next(x for x in sidecar.log_text().splitlines() if "TOO-LARGE" in x)
+        self.assertIn(sidecar.notifications_topic, line)
+        self.assertIn("kkkk", line)
+        self.assertLess(len(line), 1000)
+        limit = int(re.search(r"max\.message\.bytes=(\d+)", line)[1])
         self.assertTrue(3 * MB < limit < 3 * MB + 8192, limit)
+        work.change(20)  # the snapshot does not wait
+        wait_until(lambda: oracle.compare_snapshot(oracle.snapshot_of(sidecar.state_dir),
+                                                   work.truth.fold()).clean, 30,
+                   "the snapshot goes on")
         self.kafka.alter_config(sidecar.notifications_topic, {"max.message.bytes": limit})
-        self.goes_on(sidecar, work, start)
+        sidecar.wait_published()
+        self.assertEqual(sidecar.starts, 1)
+        verdict = self.assert_clean(work, start, sidecar)
+        self.assertEqual(verdict.gap, 0)
+        sidecar.term()
 
 
 # ---------------------------------------------------------------- configuration and topics
