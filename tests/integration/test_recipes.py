@@ -1,7 +1,5 @@
 """docs/recipes.md: its code, as it stands there, beside a running sidecar."""
 
-import fcntl
-import hashlib
 import json
 import os
 import re
@@ -14,6 +12,7 @@ import time
 
 import oracle
 from broker import ROOT, die_with_parent
+from java_libraries import java_libraries
 from rig import RigTest
 from sidecar import sidenote
 
@@ -28,25 +27,6 @@ def block(document, first_line, language):
     if len(found) != 1:
         raise AssertionError(f"{len(found)} {language} blocks of {document} begin with {first_line!r}")
     return found[0]
-
-
-def java_libraries():
-    """A directory with the jars of tests/recipes/pom.xml; Maven brings them once."""
-    pom = os.path.join(ROOT, "tests", "recipes", "pom.xml")
-    with open(pom, "rb") as f:
-        wanted = hashlib.sha256(f.read()).hexdigest()
-    directory = os.path.join(ROOT, "build", "recipes", wanted[:16])
-    os.makedirs(directory, exist_ok=True)
-    with open(os.path.join(directory, "lock"), "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.exists(os.path.join(directory, "complete")):
-            subprocess.run(["mvn", "-q", "-B", "--strict-checksums", "-f", pom,
-                            "dependency:copy-dependencies", "-DincludeScope=runtime",
-                            f"-DoutputDirectory={directory}/lib"], check=True, timeout=240,
-                           stdin=subprocess.DEVNULL)
-            with open(os.path.join(directory, "complete"), "w", encoding="ascii"):
-                pass
-    return os.path.join(directory, "lib")
 
 
 class RecipeTest(RigTest):
