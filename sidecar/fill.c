@@ -16,6 +16,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "sort.h"
+#include "systemd.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -83,6 +84,7 @@ static void progress_begin(struct progress *g, const struct config *c, const cha
 	*g = (struct progress){ .topic = c->source_topic, .doing = doing, .began_ms = now };
 	g->bar = isatty(STDERR_FILENO) && c->log_format == LOG_TEXT && log_wants(LOG_LEVEL_INFO);
 	g->said_ms = g->bar ? 0 : now;
+	systemd_status("filling from %s: %s", c->source_topic, doing);
 }
 
 static bool progress_due(const struct progress *g)
@@ -109,6 +111,7 @@ static void progress_show(struct progress *g)
 		fprintf(stderr, "%s %s [%s] %s\033[K\r", g->doing, g->topic, bar, text);
 	else
 		log_info(NULL, "filling from %s: %s, %s", g->topic, g->doing, text);
+	systemd_status("filling from %s: %s, %s", g->topic, g->doing, text);
 	g->said_ms = now;
 }
 
@@ -118,12 +121,22 @@ static void progress_end(struct progress *g)
 		fprintf(stderr, "\033[K");
 }
 
-/* Offsets that there are to read, as far as is known. */
+static bool all_seen(const struct fill *f)
+{
+	for (int p = 0; p < f->n; p++)
+		if (f->first[p] < 0 && !f->done[p])
+			return false;
+	return true;
+}
+
+/* Offsets that there are to read: nothing, as long as it is not known of every partition. */
 static void count_offsets(struct fill *f)
 {
 	struct progress *g = &f->progress;
 
 	g->done = g->total = 0;
+	if (!all_seen(f))
+		return;
 	for (int p = 0; p < f->n; p++) {
 		int64_t end = f->boundary[p] >= 0 ? f->boundary[p] : intake_end(f->in, p);
 		if (f->first[p] < 0 || end < f->next[p])
@@ -131,14 +144,6 @@ static void count_offsets(struct fill *f)
 		g->total += end - f->first[p];
 		g->done += (f->done[p] ? end : f->next[p]) - f->first[p];
 	}
-}
-
-static bool all_seen(const struct fill *f)
-{
-	for (int p = 0; p < f->n; p++)
-		if (f->first[p] < 0 && !f->done[p])
-			return false;
-	return true;
 }
 
 /*

@@ -11,6 +11,7 @@
 #include "pipeline.h"
 #include "rebuild.h"
 #include "state.h"
+#include "systemd.h"
 #include "tail.h"
 #include "topic.h"
 
@@ -56,6 +57,7 @@ struct run {
 	int n;
 	struct position *published; /* [n]: committed at the start; offset -1: none */
 	bool *by_hand;              /* [n]: not by a sidecar */
+	char status[500];           /* as systemd was told */
 	bool away;                  /* the brokers do not answer, and it was said */
 	struct state_partition *rows;
 	int code;   /* exit code, once `ended` */
@@ -681,6 +683,25 @@ static void finish_rebuild(struct run *r)
 	control_say(r->control, "ok", "the new generation is current", true);
 }
 
+/* For `systemctl status`: the line that has changed. */
+static void tell_status(struct run *r)
+{
+	char text[sizeof(r->status)], role[sizeof(r->p.role)], rebuild[300] = "";
+
+	if (r->rebuild)
+		rebuild_text(r->rebuild, rebuild, sizeof(rebuild));
+	pthread_mutex_lock(&r->p.lock);
+	memcpy(role, r->p.role, sizeof(role));
+	bool ready = r->p.caught_up;
+	pthread_mutex_unlock(&r->p.lock);
+	snprintf(text, sizeof(text), "%s, %s%s%s", ready ? "ready" : "not ready", role,
+		 r->rebuild ? "; rebuild: " : "", rebuild);
+	if (!strcmp(text, r->status))
+		return;
+	memcpy(r->status, text, sizeof(text));
+	systemd_status("%s", text);
+}
+
 static void supervise(struct run *r, struct tail *t)
 {
 	int64_t watched = kafka_now_ms(), read = watched;
@@ -694,6 +715,7 @@ static void supervise(struct run *r, struct tail *t)
 		usleep(50000);
 		take_request(r, t);
 		answer_requests(r);
+		tell_status(r);
 		pthread_mutex_lock(&r->p.lock);
 		bool now_ready = r->p.caught_up;
 		pthread_mutex_unlock(&r->p.lock);
