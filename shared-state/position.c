@@ -5,6 +5,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,26 +43,49 @@ int sstate_token_parse(const char *token, struct sstate_position *p, size_t max)
 		if (partition < 0 || *s++ != ':')
 			return -EINVAL;
 		int64_t offset = parse_number(&s, INT64_MAX);
-		if (offset < 0 || (*s && *s != ','))
+		int64_t due = offset >= 0 && *s == '~' ? (s++, parse_number(&s, INT64_MAX)) : 0;
+		if (offset < 0 || due < 0 || (*s && *s != ','))
 			return -EINVAL;
 		if (*s == ',' && !*++s)
 			return -EINVAL;
 		if (n == max)
 			return -ERANGE;
-		p[n++] = (struct sstate_position){ (int32_t)partition, offset };
+		p[n++] = (struct sstate_position){ (int32_t)partition, offset, due };
 	}
 	return (int)n;
 }
 
-/* Append one position to the text of length *len. */
-static int append(char *text, size_t size, size_t *len, int32_t partition, int64_t offset)
+/* Up to where not even a delete may be missing. */
+static int64_t known(const struct sstate_position *p)
 {
-	int n = snprintf(text + *len, size - *len, "%s%d:%lld", *len ? "," : "", partition,
-			 (long long)offset);
+	return p->due > 0 && p->due < p->offset ? p->due : p->offset;
+}
+
+int sstate_position_reached(const struct sstate_position *have, const struct sstate_position *want)
+{
+	return have->offset >= want->offset && known(have) >= known(want);
+}
+
+static int append_text(char *text, size_t size, size_t *len, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vsnprintf(text + *len, size - *len, fmt, ap);
+	va_end(ap);
 	if (n < 0 || (size_t)n >= size - *len)
 		return -ERANGE;
 	*len += (size_t)n;
 	return 0;
+}
+
+/* Append one position to the text of length *len. */
+static int append(char *text, size_t size, size_t *len, const struct sstate_position *p)
+{
+	int rc = append_text(text, size, len, "%s%d:%lld", *len ? "," : "", p->partition,
+			     (long long)p->offset);
+	if (!rc && known(p) < p->offset)
+		rc = append_text(text, size, len, "~%lld", (long long)p->due);
+	return rc;
 }
 
 int sstate_token_format(char *text, size_t size, const struct sstate_position *p, size_t n)
@@ -72,8 +96,13 @@ int sstate_token_format(char *text, size_t size, const struct sstate_position *p
 		return -ERANGE;
 	*text = 0;
 	for (size_t i = 0; !rc && i < n; i++)
-		rc = append(text, size, &len, p[i].partition, p[i].offset);
+		rc = append(text, size, &len, &p[i]);
 	return rc;
+}
+
+static struct sstate_position position_of(int32_t p, const struct state_partition *row)
+{
+	return (struct sstate_position){ p, row->applied, row->due > 0 ? row->due : 0 };
 }
 
 /* The row where a walk over all partitions is, -ENOENT behind the last; *p is the one before. */
@@ -114,8 +143,9 @@ int reading_token(struct reading *r, void *arg)
 	int rc = first_partition(r, &w);
 	for (; !rc; rc = rc ? rc : walk_next(&w)) {
 		rc = partition_here(&w, &p, &row);
+		struct sstate_position at = position_of(p, &row);
 		if (!rc)
-			rc = append(t->text, t->size, &len, p, row.applied);
+			rc = append(t->text, t->size, &len, &at);
 	}
 	return rc == -ENOENT ? 0 : rc;
 }
@@ -141,17 +171,18 @@ static int read_partition(struct reading *r, int32_t p, struct state_partition *
 	return rc ? rc : meta_decode_partition(row, v.p, v.len);
 }
 
-/* 0: all are applied; -EAGAIN: not yet. */
+/* 0: all are reached; -EAGAIN: not yet. */
 static int look(struct reading *r, void *arg)
 {
 	const struct positions *w = arg;
 	for (int i = 0; i < w->n; i++) {
 		struct state_partition row;
 		int rc = read_partition(r, w->p[i].partition, &row);
-		if (rc == -ENOENT || (!rc && row.applied < w->p[i].offset))
-			return -EAGAIN;
-		if (rc)
+		if (rc && rc != -ENOENT)
 			return rc;
+		struct sstate_position at = position_of(w->p[i].partition, &row);
+		if (rc || !sstate_position_reached(&at, &w->p[i]))
+			return -EAGAIN;
 	}
 	return 0;
 }

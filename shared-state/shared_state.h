@@ -150,10 +150,17 @@ SSTATE_API void sstate_scan_end(struct sstate_scan *c);
  * A position (partition, offset) is applied when every record below `offset` is
  * in the state.  After producing a record at offset o, wait for o + 1.  A token
  * is a text of positions: "0:4712,3:99".
+ *
+ * "3:99~40": a round is due.  Deletes from offset 40 on may have been purged from
+ * the topic before they were read, and until the round has found them, keys that
+ * are gone may still be there.  A state like that has reached "3:99~40" and
+ * "3:40", not "3:99"; so a token names one state, and a wait is for all deletes
+ * up to it, too.
  */
 struct sstate_position {
 	int32_t partition;
 	int64_t offset;
+	int64_t due; /* as above; 0: no round is due */
 };
 
 /** Read a token into at most `max` positions: their number, -EINVAL, or -ERANGE: more than max. */
@@ -161,10 +168,13 @@ SSTATE_API int sstate_token_parse(const char *token, struct sstate_position *p, 
 /** Write one, NUL included: 0, or -ERANGE: `size` is too small. */
 SSTATE_API int sstate_token_format(char *text, size_t size, const struct sstate_position *p,
 				   size_t n);
+/** Whether a state that is at `have` has what `want` asks for, both of one partition. */
+SSTATE_API int sstate_position_reached(const struct sstate_position *have,
+				       const struct sstate_position *want);
 /** The positions that are applied now, as a token. */
 SSTATE_API int sstate_token(struct sstate *s, char *text, size_t size);
 /**
- * Wait until every position of a token is applied: 0, -ETIMEDOUT, -EINVAL.
+ * Wait until every position of a token is reached: 0, -ETIMEDOUT, -EINVAL.
  * timeout_ms: 0 only looks, -1 waits for ever.
  */
 SSTATE_API int sstate_wait(struct sstate *s, const char *token, int64_t timeout_ms);

@@ -100,7 +100,7 @@ static int scan(struct sstate *s, const struct arguments *a)
 		if (rc)
 			break;
 		if (a->json)
-			snapshot_print_json(&r);
+			snapshot_print_json(&r, NULL);
 		else
 			snapshot_print_line(&r);
 	}

@@ -63,7 +63,7 @@ static int ask_text(struct sstate *s, const char *what, char text[TEXT_BYTES])
 
 static int ask_partitions(struct sstate *s, struct facts *f)
 {
-	size_t n = (size_t)f->st.partitions, token_bytes = 32 * n + 1;
+	size_t n = (size_t)f->st.partitions, token_bytes = 64 * n + 1;
 	f->partitions = calloc(n + 1, sizeof(*f->partitions));
 	f->token = malloc(token_bytes);
 	if (!f->partitions || !f->token)

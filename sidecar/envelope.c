@@ -33,7 +33,7 @@ enum {
 	/* all literals of the envelope itself, generously, and its six numbers */
 	ENVELOPE_MAX = 160 + 6 * PUT_NUMBER_MAX,
 	/* numbers and omitted texts of the headers; the id has the topic besides */
-	TEXT_MAX = 12 * (PUT_NUMBER_MAX + 5) + 2 * SIDE_OMITTED_MAX,
+	TEXT_MAX = 14 * (PUT_NUMBER_MAX + 5) + 2 * SIDE_OMITTED_MAX,
 };
 
 struct plan {
@@ -182,12 +182,21 @@ static char *put_id(char *p, const struct envelope *e, const struct change *c)
 	return gone ? PUT(p, "/gone") : p;
 }
 
-static int add_identity(struct envelope *e, const struct change *c, enum note_cause cause)
+static char *put_token(char *p, int32_t partition, int64_t offset)
+{
+	p = put_number(p, partition);
+	*p++ = ':';
+	return put_number(p, offset);
+}
+
+static int add_identity(struct envelope *e, const struct change *c, enum note_cause cause,
+			int64_t reached)
 {
 	int rc = ADD_TEXT(e, "id", put_id(text(e), e, c));
 
 	rc = rc ? rc : ADD(e, "op", op_text(c), 1);
-	return rc ? rc : ADD(e, "cause", cause_text[cause], strlen(cause_text[cause]));
+	rc = rc ? rc : ADD(e, "cause", cause_text[cause], strlen(cause_text[cause]));
+	return rc ? rc : ADD_TEXT(e, "token", put_token(text(e), c->partition, reached));
 }
 
 static int64_t source_time(const struct change *c, int64_t ts_ms)
@@ -392,8 +401,8 @@ static int make_raw(struct envelope *e, const struct plan *plan, struct note *ou
 	return rc;
 }
 
-int envelope_make(struct envelope *e, const struct change *c, enum note_cause cause, int64_t ts_ms,
-		  struct note *out)
+int envelope_make(struct envelope *e, const struct change *c, enum note_cause cause,
+		  int64_t reached, int64_t ts_ms, struct note *out)
 {
 	bool raw = e->o.format == NOTE_RAW;
 	struct note n = { .key = c->key_len ? c->key : "", .key_len = c->key_len };
@@ -402,7 +411,7 @@ int envelope_make(struct envelope *e, const struct change *c, enum note_cause ca
 
 	e->n_headers = e->text_len = 0;
 	rc = e->fixed ? 0 : prepare(e);
-	rc = rc ? rc : add_identity(e, c, cause);
+	rc = rc ? rc : add_identity(e, c, cause, reached);
 	if (!rc && raw)
 		rc = add_metadata(e, c, ts_ms);
 	if (rc)

@@ -3,7 +3,7 @@
  *
  *   struct envelope e;
  *   envelope_init(&e, &options);
- *   envelope_make(&e, &change, cause, now_ms, &note);   // note points into e
+ *   envelope_make(&e, &change, cause, change.offset + 1, now_ms, &note);   // note points into e
  *   ... produce note ...
  *   envelope_free(&e);
  *
@@ -66,9 +66,10 @@ void envelope_free(struct envelope *e);
 
 /**
  * Make the notification of change `c`, with the headers of its source record
- * (c->after.headers).  `ts_ms` is when it is published.
+ * (c->after.headers).  `reached`: the position in c->partition from which on every
+ * state has the change; `ts_ms`: when it is published.
  */
-int envelope_make(struct envelope *e, const struct change *c, enum note_cause cause, int64_t ts_ms,
-		  struct note *out);
+int envelope_make(struct envelope *e, const struct change *c, enum note_cause cause,
+		  int64_t reached, int64_t ts_ms, struct note *out);
 
 #endif

@@ -31,15 +31,20 @@ static void put_missing(FILE *f, struct sstate *s, const struct sstate_position 
 	for (int i = 0; i < n; i++) {
 		struct sstate_partition row;
 		int rc = sstate_partition(s, p[i].partition, &row);
-		if (!rc && row.applied >= p[i].offset)
+		struct sstate_position have = { p[i].partition, rc ? -1 : row.applied,
+						!rc && row.due > 0 ? row.due : 0 };
+		if (!rc && sstate_position_reached(&have, &p[i]))
 			continue;
 		fprintf(f,
 			"%s{\"partition\":%" PRId32 ",\"wanted\":%" PRId64 ",\"applied\":", comma,
 			p[i].partition, p[i].offset);
 		if (rc)
-			fputs("null}", f);
+			fputs("null", f);
 		else
-			fprintf(f, "%" PRId64 "}", row.applied);
+			fprintf(f, "%" PRId64, row.applied);
+		if (have.due && have.offset >= p[i].offset) /* it is a round that is waited for */
+			fprintf(f, ",\"due\":%" PRId64, have.due);
+		fputs("}", f);
 		comma = ",";
 	}
 }

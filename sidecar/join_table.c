@@ -7,7 +7,7 @@
 
 enum {
 	TEXT_BYTES = 300,
-	POSITION_BYTES = 33, /* of a token: "2147483647:9223372036854775807," and more */
+	POSITION_BYTES = 53, /* "2147483647:9223372036854775807~9223372036854775806," and more */
 	STALE_TRIES = 16,
 	DAMAGE_TRIES = 4, /* states in which the same is found, before damage is believed */
 	SLICE_MS = 20,
@@ -99,7 +99,9 @@ static int parse_token(struct table *t)
 	for (int i = 0; i < n; i++) {
 		if (t->parsed[i].partition != i)
 			return -EBADMSG;
-		t->positions[i] = t->parsed[i].offset;
+		const struct sstate_position *p = &t->parsed[i];
+		/* while a round is due, what is behind it has not been reached */
+		t->positions[i] = p->due > 0 && p->due < p->offset ? p->due : p->offset;
 	}
 	t->n = (size_t)n;
 	return 0;
@@ -210,7 +212,7 @@ static char *token_of(const int64_t *want, size_t n)
 
 	for (size_t i = 0; p && i < n; i++)
 		if (want[i] > 0)
-			p[wanted++] = (struct sstate_position){ (int32_t)i, want[i] };
+			p[wanted++] = (struct sstate_position){ (int32_t)i, want[i], 0 };
 	if (!p || !token || sstate_token_format(token, n * POSITION_BYTES + 1, p, wanted)) {
 		free(token);
 		token = NULL;

@@ -33,7 +33,8 @@ int table_begin(struct table *t);
 void table_end(struct table *t);
 int table_get(struct table *t, const void *key, size_t key_len, struct sstate_record *r);
 
-/** Of the state that is held: its token, and its positions by partition. */
+/** Of the state that is held: its token, and by partition the positions that it has reached,
+ * deletes that a round is to find included. */
 const char *table_token(const struct table *t);
 const int64_t *table_positions(const struct table *t, size_t *n);
 

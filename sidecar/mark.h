@@ -11,6 +11,7 @@
  *     state              uuid of the state whose sidecar has placed the positions
  *     seq                other after every transaction
  *     p<N>               mirrored position of partition N: Redis is the fold up to here
+ *     token              the same of all partitions, as the snapshot tells it
  *     t<N>               ms:offset: at this time the log ended at this offset, p<N> or before
  *     a<N>               offset:timestamp:hash of the last record before p<N>
  *     resync             there while Redis is not the fold: why; may be set by hand

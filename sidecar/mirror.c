@@ -45,6 +45,7 @@
  * `resync` is set.
  */
 #include "mirror_private.h"
+#include "shared_state.h"
 #include "kafka.h"
 #include "log.h"
 #include "metrics.h"
@@ -59,7 +60,8 @@
 #include <unistd.h>
 
 enum {
-	BATCH_RECORDS = 2000, /* of one transaction: others use this Redis too */
+	TOKEN_POSITION_MAX = 32, /* "2147483647:9223372036854775807," */
+	BATCH_RECORDS = 2000,    /* of one transaction: others use this Redis too */
 	BATCH_BYTES = 2 << 20,
 	TAKE_STEP = 250,    /* records taken between two looks at the bytes */
 	COMMAND_KEYS = 500, /* of one MSET or UNLINK */
@@ -212,6 +214,21 @@ void mirror_put_part(struct mirror *m, int p, int64_t at, const struct state_anc
 	mark_anchor_format(anchor, text);
 	redis_word(m->r, mirror_text(m, "a%d", p));
 	redis_word(m->r, mirror_text(m, "%s", text));
+}
+
+void mirror_put_token(struct mirror *m)
+{
+	struct sstate_position *at = arena_alloc(&m->texts, (size_t)m->p->n * sizeof(*at));
+	size_t size = (size_t)m->p->n * TOKEN_POSITION_MAX + 1;
+	char *text = arena_alloc(&m->texts, size);
+
+	/* no round is ever due here: who has one does not lead */
+	for (int p = 0; at && p < m->p->n; p++)
+		at[p] = (struct sstate_position){ p, m->part[p].next, 0 };
+	if (!at || !text || sstate_token_format(text, size, at, (size_t)m->p->n))
+		return; /* the one before is older, and so still true */
+	redis_word(m->r, "token");
+	redis_word(m->r, text);
 }
 
 static void ask_mark(struct mirror *m)
@@ -651,8 +668,10 @@ static void put_positions(struct mirror *m, bool times)
 		mirror_put_part(m, p, part->next, &part->next_anchor);
 		part->caught_moved = false;
 	}
-	if (n)
-		mirror_queue(m);
+	if (!n)
+		return;
+	mirror_put_token(m);
+	mirror_queue(m);
 }
 
 static enum mirror_verdict commit_batch(struct mirror *m)

@@ -135,6 +135,8 @@ void mirror_took_effect(struct mirror *m);
 enum mirror_verdict mirror_look(struct mirror *m);
 /** Append field and value pairs of partition p to a command (HSET). */
 void mirror_put_part(struct mirror *m, int p, int64_t at, const struct state_anchor *anchor);
+/** Words of an HSET: field and value of the token of where all partitions get. */
+void mirror_put_token(struct mirror *m);
 
 /* ---- mirror_hold.c ---- */
 

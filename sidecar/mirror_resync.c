@@ -135,6 +135,7 @@ static enum mirror_verdict write_start(struct mirror *m)
 	redis_word(m->r, mirror_text(m, "%d", m->p->n));
 	for (int p = 0; p < m->p->n; p++)
 		mirror_put_part(m, p, m->part[p].next, &m->part[p].next_anchor);
+	mirror_put_token(m);
 	mirror_queue(m);
 	m->marked = false; /* the transaction takes it away, and puts it back */
 	return mirror_commit(m);

@@ -43,6 +43,7 @@ struct entry { /* a journal entry, copied out of its view */
 	const void *key, *value;
 	size_t value_len;
 	bool gap;
+	int64_t reached;   /* from this position on a state has the change */
 	enum change_op op; /* from here on known once it was produced */
 	enum change_cause cause;
 	int64_t timestamp_ms; /* of the source record; -1: none */
@@ -116,7 +117,9 @@ static void say_failing(struct publisher *pub)
 
 /* ---- collecting: from the journal into the arena ---- */
 
-static int copy_entry(struct publisher *pub, const struct change *c, int p)
+/* `applied`: of the state that the entry is read from.  Where in the log the delete of a gone key
+ * was nobody knows, but this state has it. */
+static int copy_entry(struct publisher *pub, const struct change *c, int p, int64_t applied)
 {
 	struct entry *e = &pub->entries[pub->n_entries];
 	uint8_t key[JOURNAL_KEY_BYTES];
@@ -128,6 +131,7 @@ static int copy_entry(struct publisher *pub, const struct change *c, int p)
 		return -ENOMEM;
 	e->value_len = c->bytes_len;
 	e->gap = c->offset < pub->gap_until[p];
+	e->reached = c->cause == CAUSE_RECONCILE ? applied : c->offset + 1;
 	pub->n_entries++;
 	pub->bytes += c->bytes_len;
 	return 0;
@@ -146,12 +150,12 @@ static bool told_already(const struct publisher *pub, const struct change *c, in
 	       readback_has(&pub->told_before[p], c->before.offset);
 }
 
-static int take_entry(struct publisher *pub, const struct change *c, int p)
+static int take_entry(struct publisher *pub, const struct change *c, int p, int64_t applied)
 {
 	struct position after = position_after(c->offset, c->n);
 	bool tell = !told_already(pub, c, p) &&
 		    decide_notify(c, c->offset < pub->gap_until[p], &pub->filter);
-	int rc = tell ? copy_entry(pub, c, p) : 0;
+	int rc = tell ? copy_entry(pub, c, p, applied) : 0;
 
 	if (rc)
 		return rc;
@@ -182,7 +186,7 @@ static int collect_partition(struct publisher *pub, struct state_view *v, int p)
 	rc = state_view_journal(v, p, pub->at[p].offset, pub->at[p].n, &c);
 	/* at the very end of what was applied stand gone keys, where nothing came after `due` */
 	while (!rc && !full(pub) && (c.offset < limit || (row.due < 0 && c.offset == limit))) {
-		if ((rc = take_entry(pub, &c, p)))
+		if ((rc = take_entry(pub, &c, p, row.applied)))
 			return rc;
 		rc = state_view_journal_next(v, &c);
 	}
@@ -267,7 +271,7 @@ static int produce(struct publisher *pub)
 					   c.cause == CAUSE_RECONCILE ? NOTE_RECONCILE
 					   : en->gap                  ? NOTE_GAP
 								      : NOTE_LOG,
-					   now, &n);
+					   en->reached, now, &n);
 		if (rc) {
 			pipeline_end(pub->p, OUTCOME_BROKEN, "SN-JOURNAL-CHECKSUM",
 				     "a journal entry of %s cannot be read: %s",

@@ -32,6 +32,33 @@ int snapshot_complain(const char *verb, const char *what, int rc)
 	}
 }
 
+/* What of a token has not been reached. */
+static void tell_missing(struct sstate *s, const char *after)
+{
+	size_t max = strlen(after) / 2 + 1;
+	struct sstate_position *want = calloc(max, sizeof(*want));
+	int n = want ? sstate_token_parse(after, want, max) : 0;
+
+	for (int i = 0; i < n; i++) {
+		struct sstate_partition row;
+		int rc = sstate_partition(s, want[i].partition, &row);
+		struct sstate_position have = { want[i].partition, row.applied,
+						row.due > 0 ? row.due : 0 };
+		if (rc == -ENOENT)
+			fprintf(stderr, "  partition %" PRId32 ": there is none\n",
+				want[i].partition);
+		else if (!rc && have.offset < want[i].offset)
+			fprintf(stderr, "  partition %" PRId32 ": %" PRId64 " of %" PRId64 "\n",
+				have.partition, have.offset, want[i].offset);
+		else if (!rc && !sstate_position_reached(&have, &want[i]))
+			fprintf(stderr,
+				"  partition %" PRId32 ": a round is due that looks for deletes "
+				"from %" PRId64 " on\n",
+				have.partition, have.due);
+	}
+	free(want);
+}
+
 int snapshot_open(struct sstate **out, const char *verb, const char *dir, const char *after)
 {
 	struct sstate *s;
@@ -43,18 +70,22 @@ int snapshot_open(struct sstate **out, const char *verb, const char *dir, const 
 		*out = s;
 		return EXIT_DONE;
 	}
-	sstate_close(s);
-	if (rc == -EINVAL)
+	int status = EXIT_NOT_READY;
+	if (rc == -EINVAL) {
 		fprintf(stderr,
 			"sidenote %s: --after: '%s' is not a token, as in 0:4712,1:99 "
 			"(partition:offset)\n",
 			verb, after);
-	else if (rc == -ETIMEDOUT)
-		fprintf(stderr, "sidenote %s: %s: has not got to %s within %d s\n", verb, dir,
+		status = EXIT_USAGE;
+	} else if (rc == -ETIMEDOUT) {
+		fprintf(stderr, "sidenote %s: %s: has not got to %s within %d s:\n", verb, dir,
 			after, AFTER_MS / 1000);
-	else
-		return snapshot_complain(verb, dir, rc);
-	return rc == -EINVAL ? EXIT_USAGE : EXIT_NOT_READY;
+		tell_missing(s, after);
+	} else {
+		status = snapshot_complain(verb, dir, rc);
+	}
+	sstate_close(s);
+	return status;
 }
 
 /* ---- as lines ---- */
@@ -143,7 +174,7 @@ static void print_headers(const struct sstate_record *r)
 		putchar(']');
 }
 
-void snapshot_print_json(const struct sstate_record *r)
+void snapshot_print_json(const struct sstate_record *r, const char *token)
 {
 	char *key = escape_key(r->key, r->key_len);
 	fputs("{\"key\":", stdout);
@@ -152,6 +183,8 @@ void snapshot_print_json(const struct sstate_record *r)
 	printf(",\"partition\":%" PRId32 ",\"offset\":%" PRId64, r->partition, r->offset);
 	if (r->timestamp_ms >= 0)
 		printf(",\"timestamp_ms\":%" PRId64, r->timestamp_ms);
+	if (token)
+		printf(",\"token\":\"%s\"", token);
 	print_headers(r);
 	fputs(",\"value\":", stdout);
 	if (json_is_object(r->value, r->value_len)) {

@@ -21,7 +21,8 @@ int snapshot_complain(const char *verb, const char *what, int rc);
 int snapshot_open(struct sstate **out, const char *verb, const char *dir, const char *after);
 
 void snapshot_print_line(const struct sstate_record *r);
-void snapshot_print_json(const struct sstate_record *r);
+/** `token`: of the state that it was found in; NULL: not told. */
+void snapshot_print_json(const struct sstate_record *r, const char *token);
 /** The value alone: as it is, or printable on a terminal; then a line feed. */
 void snapshot_print_value(const struct sstate_record *r);
 

@@ -4,7 +4,7 @@
 
 #include <openssl/evp.h>
 
-enum { NOW = 1700000000999 };
+enum { NOW = 1700000000999, REACHED = 4900 };
 
 static struct envelope e;
 static struct note n;
@@ -58,7 +58,7 @@ static void make_as(const struct envelope_options *o, const struct change *c, en
 {
 	envelope_free(&e);
 	envelope_init(&e, o);
-	assert_int_equal(envelope_make(&e, c, cause, NOW, &n), 0);
+	assert_int_equal(envelope_make(&e, c, cause, REACHED, NOW, &n), 0);
 	assert_int_equal(n.key_len, c->key_len);
 	assert_memory_equal(n.key, c->key, c->key_len);
 }
@@ -340,9 +340,9 @@ static void test_the_buffer_serves_again_for_smaller_and_larger_changes(void **s
 	len = n.value_len;
 	memcpy(first, n.value, len);
 	for (int i = 0; i < 3; i++) {
-		assert_int_equal(envelope_make(&e, &big, NOTE_LOG, NOW, &n), 0);
+		assert_int_equal(envelope_make(&e, &big, NOTE_LOG, 1, NOW, &n), 0);
 		assert_true(n.value_len > 200000);
-		assert_int_equal(envelope_make(&e, &small, NOTE_LOG, NOW, &n), 0);
+		assert_int_equal(envelope_make(&e, &small, NOTE_LOG, 1, NOW, &n), 0);
 		assert_int_equal(n.value_len, len);
 		assert_memory_equal(n.value, first, len);
 	}
@@ -358,23 +358,24 @@ static void test_an_empty_key_is_not_a_null_key(void **state)
 	c.key_len = 0;
 	envelope_free(&e);
 	envelope_init(&e, &usual);
-	assert_int_equal(envelope_make(&e, &c, NOTE_LOG, NOW, &n), 0);
+	assert_int_equal(envelope_make(&e, &c, NOTE_LOG, 1, NOW, &n), 0);
 	assert_non_null(n.key);
 	assert_int_equal(n.key_len, 0);
 }
 
 /* ---- headers ---- */
 
-static void test_three_headers_tell_id_operation_and_cause(void **state)
+static void test_four_headers_tell_id_operation_cause_and_token(void **state)
 {
 	struct change c = change_of(CHANGE_UPDATE, "{}", "{}");
 
 	(void)state;
 	make(&c);
-	assert_int_equal(n.n_headers, 3);
+	assert_int_equal(n.n_headers, 4);
 	assert_header("sidenote.id", "shop.orders/3/4711");
 	assert_header("sidenote.op", "u");
 	assert_header("sidenote.cause", "log");
+	assert_header("sidenote.token", "3:4900");
 }
 
 static void test_source_headers_follow_byte_for_byte_and_in_order(void **state)
@@ -393,9 +394,9 @@ static void test_source_headers_follow_byte_for_byte_and_in_order(void **state)
 	(void)state;
 	give_headers(&c, in, 7);
 	make(&c);
-	assert_int_equal(n.n_headers, 3 + 7);
+	assert_int_equal(n.n_headers, 4 + 7);
 	for (int i = 0; i < 7; i++) {
-		const struct record_header *h = &n.headers[3 + i];
+		const struct record_header *h = &n.headers[4 + i];
 
 		assert_int_equal(h->name_len, in[i].name_len);
 		assert_memory_equal(h->name, in[i].name, in[i].name_len);
@@ -420,7 +421,7 @@ static void test_source_headers_that_pose_as_ours_are_dropped_in_any_case(void *
 	(void)state;
 	give_headers(&c, in, 5);
 	make(&c);
-	assert_int_equal(n.n_headers, 4);
+	assert_int_equal(n.n_headers, 5);
 	assert_header("sidenote.id", "shop.orders/3/4711");
 	assert_header("kept", "1");
 	make_raw(&c, NOTE_LOG, 0);
@@ -448,7 +449,7 @@ static void test_a_hundred_source_headers_are_all_there(void **state)
 		in[i] = (struct record_header){ "h", 1, "v", 1 };
 	give_headers(&c, in, 100);
 	make(&c);
-	assert_int_equal(n.n_headers, 103);
+	assert_int_equal(n.n_headers, 104);
 }
 
 /* ---- raw ---- */
@@ -460,7 +461,7 @@ static void test_raw_has_the_new_bytes_and_tells_the_rest_in_headers(void **stat
 	(void)state;
 	make_raw(&c, NOTE_LOG, 0);
 	assert_value("new \xfe");
-	assert_int_equal(n.n_headers, 14);
+	assert_int_equal(n.n_headers, 15);
 	assert_header("sidenote.id", "shop.orders/3/4711");
 	assert_header("sidenote.op", "u");
 	assert_header("sidenote.cause", "log");
@@ -501,7 +502,7 @@ static void test_a_raw_create_has_no_header_of_a_before(void **state)
 	assert_no_header("sidenote.before");
 	assert_no_header("sidenote.before.offset");
 	assert_no_header("sidenote.before.timestamp");
-	assert_int_equal(n.n_headers, 11);
+	assert_int_equal(n.n_headers, 12);
 }
 
 static void test_a_raw_delete_whose_old_value_nobody_saw_has_no_before(void **state)
@@ -619,11 +620,11 @@ static void test_source_headers_go_last_and_are_counted(void **state)
 	make_within(&c, 4500); /* the headers fit, without the value */
 	assert_int_equal(n.omitted, 1);
 	assert_int_equal(n.headers_omitted, 0);
-	assert_int_equal(n.n_headers, 5);
+	assert_int_equal(n.n_headers, 6);
 	make_within(&c, 3000); /* neither with the other */
 	assert_int_equal(n.omitted, 1);
 	assert_int_equal(n.headers_omitted, 2);
-	assert_int_equal(n.n_headers, 4);
+	assert_int_equal(n.n_headers, 5);
 	assert_header("sidenote.headers.omitted", "2");
 	assert_true(n.bytes <= 3000);
 	free(large);
@@ -743,7 +744,7 @@ int main(void)
 		TEST(test_names_are_escaped_in_the_envelope),
 		TEST(test_the_buffer_serves_again_for_smaller_and_larger_changes),
 		TEST(test_an_empty_key_is_not_a_null_key),
-		TEST(test_three_headers_tell_id_operation_and_cause),
+		TEST(test_four_headers_tell_id_operation_cause_and_token),
 		TEST(test_source_headers_follow_byte_for_byte_and_in_order),
 		TEST(test_source_headers_that_pose_as_ours_are_dropped_in_any_case),
 		TEST(test_a_tombstone_s_headers_are_copied_too),

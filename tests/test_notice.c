@@ -31,7 +31,7 @@ static void make(const struct envelope_options *o, const struct change *c, enum 
 	notice_close(&r);
 	envelope_free(&e);
 	envelope_init(&e, o);
-	assert_int_equal(envelope_make(&e, c, cause, 1700000009999, &n), 0);
+	assert_int_equal(envelope_make(&e, c, cause, c->offset + 1, 1700000009999, &n), 0);
 	assert_int_equal(notice_open(&r, &n), 0);
 }
 

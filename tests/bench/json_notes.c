@@ -67,7 +67,7 @@ static void run(const char *what, enum note_format format, enum note_encoding en
 				    .before = record_of(values[i & 1], i),
 				    .after = record_of(values[~i & 1], i + 1000) };
 
-		if (envelope_make(&e, &c, NOTE_LOG, 1715949067000 + i, &note))
+		if (envelope_make(&e, &c, NOTE_LOG, 1, 1715949067000 + i, &note))
 			abort();
 		bytes += note.value_len;
 	}

@@ -203,7 +203,7 @@ static void check(const struct envelope_options *o, const struct change *c)
 	envelope_init(&e, o);
 	for (int again = 0; again < 2; again++) {
 		CHECK(!envelope_make(&e, c, c->cause == CAUSE_RECONCILE ? NOTE_RECONCILE : NOTE_GAP,
-				     -5, &n));
+				     c->offset, -5, &n));
 		CHECK(n.key && n.key_len == c->key_len && !memcmp(n.key, c->key, c->key_len));
 		check_headers(c, &n);
 		if (o->format == NOTE_RAW)

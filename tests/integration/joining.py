@@ -177,7 +177,9 @@ class _History:
 
 
 def parse_token(text):
-    return {int(p): int(o) for p, o in (item.split(":") for item in text.split(","))}
+    """partition -> offset. What follows a ~, where a round is due, does not move a position."""
+    return {int(p): int(o.partition("~")[0])
+            for p, o in (item.split(":") for item in text.split(","))}
 
 
 def judge(stream, table, results, key_of=lambda record: record.key, left=True, name=None, start=None,
