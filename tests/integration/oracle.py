@@ -211,6 +211,7 @@ class Told:
     after: Side
     source: dict              # partition, offset, ts_ms, before_offset, before_ts_ms, name, ...
     copied: tuple             # the source headers
+    token: tuple              # (partition, offset): where a snapshot has it
 
     def __str__(self):
         p, offset, suffix = self.identity
@@ -233,18 +234,22 @@ def understand(note, topic, fmt="debezium-json", encoding="json"):
         identity = own["sidenote.id"].decode()
         op = own["sidenote.op"].decode()
         cause = own["sidenote.cause"].decode()
+        token = own["sidenote.token"].decode()
     except (KeyError, AttributeError, UnicodeDecodeError) as e:
         raise Malformed(f"header missing or unreadable: {e!r}") from e
     match = re.fullmatch(re.escape(topic) + r"/(\d+)/(\d+)(?:/(gone))?", identity)
     if not match:
         raise Malformed(f"sidenote.id {identity!r}")
+    position = re.fullmatch(r"(\d+):(\d+)", token)
+    if not position:
+        raise Malformed(f"sidenote.token {token!r}")
     try:
         told = _told_raw if fmt == "raw" else _told_envelope
         before, after, source = told(note, own, op, encoding)
     except (KeyError, ValueError, TypeError, AttributeError) as e:
         raise Malformed(f"{e!r} in {note.value!r:.300}") from e
     return Told(note, (int(match[1]), int(match[2]), match[3] or ""), op, cause, before, after,
-                source, tuple(copied))
+                source, tuple(copied), (int(position[1]), int(position[2])))
 
 
 def _told_envelope(note, own, op, encoding):
@@ -493,6 +498,7 @@ class _Check:
         self.place(told)
         self.envelope(told, change)
         self.headers(told, change)
+        self.token(told)
 
     def gap(self, told, change):
         """An earlier version, honestly."""
@@ -552,6 +558,13 @@ class _Check:
             wrong.append(f"published {published!r}")
         if wrong:
             self.verdict.add("wrong_envelope", f"{told}: {', '.join(wrong)}")
+
+    def token(self, told):
+        """Right behind the record that is told; behind the old one of a key that was found gone."""
+        partition, offset, gone = told.identity
+        at = told.token[1]
+        if told.token[0] != partition or (at <= offset if gone else at != offset + 1):
+            self.verdict.add("wrong_headers", f"{told}: token {told.token}")
 
     def headers(self, told, change):
         expected = tuple((n, v) for n, v in change.headers
