@@ -60,7 +60,7 @@ static const struct option_row rows[] = {
 	{ "join.wait.ms", OPTION_INT, F(wait_ms), "1000", NULL, 1, 10000, NULL,
 	  "The longest wait. Then the record is joined with the table as it is, and the result "
 	  "says so." },
-	{ "join.batch.records", OPTION_INT, F(batch_records), "1000", NULL, 1, 100000, NULL,
+	{ "join.batch.records", OPTION_INT, F(batch_records), "10000", NULL, 1, 100000, NULL,
 	  "The most stream records of one transaction." },
 	{ "join.batch.ms", OPTION_INT, F(batch_ms), "100", NULL, 1, 10000, NULL,
 	  "The longest time under load to collect them. An idle stream is joined at once." },

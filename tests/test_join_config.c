@@ -50,7 +50,7 @@ static void test_the_required_options_are_enough(void **state)
 	assert_int_equal(c.key_place.kind, PLACE_KEY);
 	assert_int_equal(c.wait, WAIT_NONE);
 	assert_int_equal(c.start, START_END);
-	assert_int_equal(c.batch_records, 1000);
+	assert_int_equal(c.batch_records, 10000);
 }
 
 static void test_what_is_missing_is_named(void **state)

@@ -1,4 +1,4 @@
-"""The six measures. Each takes a Bench, adds rows to its table, and says what it does."""
+"""The seven measures. Each takes a Bench, adds rows to its table, and says what it does."""
 
 import contextlib
 import json
@@ -9,6 +9,7 @@ import time
 
 import broker
 from figures import percentile
+from joining import Join
 from processes import Peak, cpu_s, idle_figures, rss_anon_mib
 from sidecar import Sidecar
 
@@ -362,7 +363,77 @@ def restart(bench):
     bench.restart_sidecar(**{k.replace(".", "__"): v for k, v in DEFAULTS.items()})
 
 
-# ---------------------------------------------------------------- 6. idle
+# ---------------------------------------------------------------- 6. join
+
+def _join_stopped(bench, join, span):
+    """Lets a stopped join go; the time until every record of the stream has its committed result."""
+    pid = join.process.pid
+    waiting = bench.programs.start("bench_await", "committed", bench.kafka.bootstrap, join.group,
+                                   join.source_topic, *span)
+    time.sleep(0.3)
+    cpu = cpu_s(pid)
+    begin = time.monotonic()
+    join.cont()
+    with Peak(pid) as peak:
+        at_ns = json.loads(bench.programs.finish(waiting))["at_ns"]
+    return {"seconds": at_ns / 1e9 - begin, "cpu_s": cpu_s(pid) - cpu, "peak": peak.mib}
+
+
+def _join_round(bench, join, n, result_bytes, loop_first):
+    """One range of the stream: through the join, and through the loop."""
+    since = bench.kafka.end_offsets(join.source_topic)
+    results_since = bench.kafka.end_offsets(join.output)
+    join.stop()
+    begin = time.monotonic()
+    bench.run("bench_load", bench.kafka.bootstrap, join.source_topic, bench.size.keys,
+              bench.size.changes, 2000 + n, VALUE_BYTES)
+    span = bench.range(join.source_topic, since)
+
+    def run_loop():
+        return bench.run("bench_loop", bench.kafka.bootstrap, join.source_topic, "bench.join.loop",
+                         f"join{n}", result_bytes, *span) if result_bytes else None
+
+    loop = run_loop() if loop_first else None
+    ours = _join_stopped(bench, join, bench.range(join.source_topic))
+    loop = loop or run_loop()
+    results = bench.read(join.output, results_since)
+    if results["records"] != bench.size.changes:
+        raise AssertionError(f"{results['records']} results of {bench.size.changes} records")
+    return {"ours": ours, "loop": loop, "bytes": results["value_bytes"] // results["records"],
+            "others_s": time.monotonic() - begin - ours["seconds"]}
+
+
+def join(bench):
+    n_records = bench.size.changes
+    say(f"join: {n_records:,} stream records with {bench.size.keys:,} keys, {bench.size.rounds} "
+        "rounds after one for warmth")
+    for topic in ("bench.stream", "bench.joined", "bench.join.loop"):
+        bench.new_topic(topic)
+    process = Join(bench.kafka, "bench", bench.main_sidecar().state_dir, "bench.stream",
+                   "bench.joined", {"log.level": "info", "consumer.heartbeat.interval.ms": None,
+                                    # it stays a member while it is stopped
+                                    "consumer.session.timeout.ms": "15000"})
+    with contextlib.closing(process):
+        process.start()
+        process.wait_log("member of")
+        rounds = []
+        for n in range(-2, bench.size.rounds):  # the first tells the size of a result
+            first = n % 2 == 1 and rounds and rounds[-1]["others_s"] < STOPPED_MAX_S
+            rounds.append(_join_round(bench, process, n, rounds[-1]["bytes"] if rounds else 0,
+                                      first))
+        process.term()
+    bench.table.facts["bytes of a result's value"] = rounds[-1]["bytes"]
+    rounds = rounds[2:]
+    add = bench.table.add
+    add("join", "joined exactly once", "records/s", [n_records / r["ours"]["seconds"] for r in rounds],
+        "stateless transaction loop", [n_records / r["loop"]["seconds"] for r in rounds], "0.7")
+    add("join", "processor time", "us/record",
+        [r["ours"]["cpu_s"] * 1e6 / n_records for r in rounds], "stateless transaction loop",
+        [r["loop"]["cpu_s"] * 1e6 / n_records for r in rounds])
+    add("join", "largest anonymous memory", "MiB", [r["ours"]["peak"] for r in rounds])
+
+
+# ---------------------------------------------------------------- 7. idle
 
 def idle(bench, when="after changes"):
     pid = bench.main_sidecar().process.pid

@@ -72,7 +72,8 @@ def note_of(partition, offset, key, op, old, value, timestamp, headers, cause="l
             + side(value) + b',"source":' + json.dumps(source, separators=(",", ":")).encode()
             + b',"op":"' + op.encode() + b'","ts_ms":%d}' % (time.time() * 1000))
     own = (("sidenote.id", f"{TOPIC}/{partition}/{offset}{suffix}".encode()),
-           ("sidenote.op", op.encode()), ("sidenote.cause", cause.encode()))
+           ("sidenote.op", op.encode()), ("sidenote.cause", cause.encode()),
+           ("sidenote.token", f"{partition}:{offset + 1}".encode()))
     copied = tuple(h for h in headers if not h[0].startswith("sidenote."))
     return Notification(partition, offset if at is None else at, key, body, own + copied)
 
@@ -311,6 +312,14 @@ class PlantedDefects(unittest.TestCase):
                                   + self.notes[i + 1:])
             self.assertEqual((verdict.omitted, verdict.wrong_after), (1, bad), verdict)
 
+    def test_a_token_that_is_not_right_behind_the_record_is_found(self):
+        for wrong in (b"0:1", b"7:6", b"0:100000", b"nonsense", None):
+            headers = tuple((n, wrong if n == "sidenote.token" else v)
+                            for n, v in self.notes[5].headers)
+            notes = [*self.notes[:5], again(self.notes[5], headers=headers), *self.notes[6:]]
+            verdict = self.judged(notes)
+            self.assertEqual(verdict.wrong_headers + verdict.malformed, 1, verdict)
+
     def test_a_cause_that_is_not_ours_is_found(self):
         body = self.notes[5].value.replace(b'"cause":"log"', b'"cause":"who"')
         headers = tuple((n, b"who" if n == "sidenote.cause" else v)
@@ -413,7 +422,7 @@ class OtherForms(unittest.TestCase):
 
     def test_raw_notifications_are_judged_alike(self):
         def note(offset, op, value, before, before_offset):
-            own = {"id": f"{TOPIC}/0/{offset}", "op": op, "cause": "log", "version": "0",
+            own = {"id": f"{TOPIC}/0/{offset}", "op": op, "cause": "log", "token": f"0:{offset + 1}", "version": "0",
                    "name": "pipe", "cluster": "c", "topic": TOPIC, "partition": 0,
                    "offset": offset, "timestamp": 1000 + offset, "before.offset": before_offset,
                    "before.timestamp": 1000 + before_offset,
