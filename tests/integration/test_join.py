@@ -1,5 +1,6 @@
 """`sidenote join`: every stream record has its result once, made of one named state of the table."""
 
+import contextlib
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import time
 import unittest
 
 import joining
-from broker import COMPACT_NEVER, wait_until
+from broker import COMPACT_NEVER, Kafka, wait_until
 from joining import Join
 from rig import RigTest, shared_kafka
 from sidecar import Sidecar, sidenote
@@ -160,6 +161,21 @@ class Results(JoinTest):
         join.start()
         join.wait_joined()
         self.assert_clean(stream, self.results(join))
+
+    def test_a_long_key_is_found_and_one_that_begins_alike_is_not(self):
+        stream = self.stream()
+        long = b"k" * 3000
+        self.table.put(long, b'{"n":1}')
+        self.table.put(long[:480], b"")
+        self.table.flush()
+        self.caught_up()
+        for key in (long, long[:-1], long + b"k", long[:480], long[:479]):
+            put(stream, key, {})
+        stream.flush()
+        _, results = self.run_once(stream.topic, {"join.type": "left"})
+        self.assert_clean(stream, results)
+        self.assertEqual({r.key: r.value["table"]["value"] for r in results if r.value["table"]},
+                         {long: {"n": 1}, long[:480]: {"sidenote.base64": ""}})
 
     def test_where_partition_counts_differ_the_key_decides(self):
         stream = self.stream(partitions=2)
@@ -564,6 +580,39 @@ class Crashes(JoinTest):
         join.start()
         join.wait_joined()
         self.assert_clean(stream, self.results(join))
+
+
+class Unclear(RigTest):
+    def test_after_an_unclear_end_of_a_transaction_it_starts_over_and_doubles_nothing(self):
+        """A broker that hangs makes librdkafka send EndTxn or TxnOffsetCommit twice: both may count."""
+        with Kafka() as kafka, contextlib.ExitStack() as stack:
+            table = Workload(kafka, kafka.create_topic("table", 2, COMPACT_NEVER), seed=3)
+            table.load(100)
+            stream = Workload(kafka, kafka.create_topic("stream", 2), seed=7)
+            stream.load(200)
+            sidecar = stack.enter_context(Sidecar(kafka, "table", table.topic,
+                                                  {"notifications.topic": ""}))
+            sidecar.start()
+            sidecar.wait_ready()
+            join = Join(kafka, "unclear", sidecar.state_dir, stream.topic, "results",
+                        {"join.type": "left", "kafka.socket.timeout.ms": "1000",
+                         "join.batch.records": "20", "join.batch.ms": "1"})
+            self._sidecars += [sidecar, join]
+            stack.callback(join.close)
+            join.start()
+            join.wait_joined()
+            rng = random.Random(1)
+            while "starting over" not in join.log_text():
+                stream.load(2000)
+                time.sleep(rng.uniform(0, 0.2))
+                kafka.pause()
+                time.sleep(1.5)
+                kafka.resume()
+                join.wait_joined()
+            verdict = joining.judge(stream.truth, table.truth,
+                                    joining.read_results(kafka, "results"))
+            self.assertTrue(verdict.clean, f"\n{verdict}")
+            join.term()
 
 
 if __name__ == "__main__":

@@ -422,7 +422,8 @@ class OtherForms(unittest.TestCase):
 
     def test_raw_notifications_are_judged_alike(self):
         def note(offset, op, value, before, before_offset):
-            own = {"id": f"{TOPIC}/0/{offset}", "op": op, "cause": "log", "token": f"0:{offset + 1}", "version": "0",
+            own = {"id": f"{TOPIC}/0/{offset}", "op": op, "cause": "log",
+                   "token": f"0:{offset + 1}", "version": "0",
                    "name": "pipe", "cluster": "c", "topic": TOPIC, "partition": 0,
                    "offset": offset, "timestamp": 1000 + offset, "before.offset": before_offset,
                    "before.timestamp": 1000 + before_offset,
