@@ -4,6 +4,7 @@
 #   make demo          install what building takes, build, and watch the main job work
 #   make test          install what testing takes, build, then: unit, lint, integration
 #   make unit|lint|integration|prove|bench|fuzz       one of them alone
+#   make simulate SEEDS=1-10000    the sidecar over a model of Kafka, one run for each seed
 #   make deps          install what is missing (Debian 12 and 13)
 #   make fmt|docs      apply .clang-format; refresh what is generated from the program
 #   make install       PREFIX=/usr/local DESTDIR=
@@ -21,6 +22,7 @@ PYTHON     ?= /usr/bin/python3
 # test classes side by side; each has a broker of its own
 JOBS ?= 3
 FUZZ_SECONDS ?= 60
+SEEDS ?= 1-10000
 
 # The version has one place.  The soname changes when programs have to be linked again.
 VERSION := $(or $(shell sed -n 's/^\#define SSTATE_VERSION "\(.*\)"/\1/p' \
@@ -120,7 +122,7 @@ SIM_WRAP := pthread_create pthread_join pthread_clockjoin_np pthread_mutex_init 
 	pthread_cond_signal pthread_cond_broadcast clock_gettime usleep nanosleep \
 	open64 openat64 close fdopendir fopen64 renameat getrandom isatty _exit \
 	mdb_env_create mdb_env_close mdb_txn_begin mdb_txn_commit mdb_txn_abort log_write \
-	state_make_durable state_trim state_journal decide_fitness decide_range_is_whole \
+	state_make_durable state_trim state_journal decide_fitness decide_is_whole \
 	decide_round_due scan_misses readback_has pipeline_applied tail_start
 $B/tests/simulation/sidecar.a: $(MOD_OBJ)
 	@mkdir -p $(@D) && rm -f $@
@@ -181,11 +183,16 @@ test:
 	@$(AGAIN) lint
 	@$(AGAIN) integration
 
-unit: $(UNIT)
+# A few seeds of the simulation, unless somebody has chosen what to run.
+unit: $(UNIT) $(if $(or $(SAN),$(filter command environment,$(firstword $(origin UNIT)))),,few-seeds)
 	@failed=; for t in $(UNIT); do echo "== $$t"; $$t || failed="$$failed $$t"; done; \
 	if [ "$$failed" ]; then echo "unit: FAILED:$$failed"; exit 1; fi; \
 	echo "unit: $(words $(UNIT)) programs, all passed"
-lint: $B/sidenote $(if $(SAN),,$(SO))
+few-seeds: $(SIM)
+	@echo "== $(SIM)"; $(SIM) --seeds 1-200
+simulate: $(SIM)
+	@$(SIM) --seeds $(SEEDS) --jobs $(shell nproc)
+lint: $B/sidenote $(if $(SAN),,$(SO) $(SIM))
 	@failed=; for t in tests/lint/*; do $$t || failed="$$failed $${t##*/}"; done; \
 	if [ "$$failed" ]; then echo "lint: FAILED:$$failed"; exit 1; fi; echo "lint: all passed"
 integration: all
@@ -236,8 +243,8 @@ clean:
 distclean: clean
 	rm -rf build
 
-.PHONY: all tests deps demo test unit lint integration prove bench fuzz run-fuzz fmt docs install \
-	clean distclean FORCE
+.PHONY: all tests deps demo test unit few-seeds simulate lint integration prove bench fuzz run-fuzz \
+	fmt docs install clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(MAIN_OBJ) $(MOD_OBJ) $(TESTS:=.o) $(FUZZERS:=.o) $(TSAN_OBJ))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(MAIN_OBJ) $(MOD_OBJ) $(TESTS:=.o) $(FUZZERS:=.o) $(TSAN_OBJ) $(SIM_OBJ))

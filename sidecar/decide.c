@@ -189,9 +189,13 @@ bool decide_notify(const struct change *c, bool gap, const struct note_filter *f
 
 /* ---- what the tail may have missed ---- */
 
-bool decide_range_is_whole(int64_t away_ms, int64_t min_compaction_lag_ms)
+bool decide_is_whole(const struct reading *r, int64_t min_compaction_lag_ms, int64_t close_ms)
 {
-	return away_ms >= 0 && away_ms < min_compaction_lag_ms;
+	if (!r->holes)
+		return true;
+	if (r->away_ms >= 0 && r->away_ms < min_compaction_lag_ms)
+		return true;
+	return r->transactions && r->was_running && r->away_ms >= 0 && r->away_ms <= close_ms;
 }
 
 bool decide_round_due(int64_t away_ms, int64_t delete_retention_ms, bool was_running)

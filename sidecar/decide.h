@@ -107,11 +107,23 @@ bool decide_notify(const struct change *c, bool gap, const struct note_filter *f
 
 /* ---- has the tail read the range as it was written (rule 9) ---- */
 
-/**
- * At the EOF event that ends a fill or a catch-up: whether the range may have
- * lost versions to compaction.  `away_ms`: time since the previous EOF event.
+/*
+ * What was read from one EOF event to the next.  A removed record leaves a hole
+ * in the offsets, and so do transactions and what they aborted: only a log that
+ * was seen to end behind its last record has those, as compaction spares that.
  */
-bool decide_range_is_whole(int64_t away_ms, int64_t min_compaction_lag_ms);
+struct reading {
+	int64_t away_ms;   /* between the two events; -1: unknown */
+	bool holes;        /* offsets were not there */
+	bool transactions; /* the source is known to have some */
+	bool was_running;  /* the tail was, all the time */
+};
+/**
+ * Whether no version can have been compacted away before it was read.  Of a
+ * source with transactions a tail that is at most `close_ms` behind is taken at
+ * its word, as nothing tells its holes apart.
+ */
+bool decide_is_whole(const struct reading *r, int64_t min_compaction_lag_ms, int64_t close_ms);
 /**
  * Whether a gap between two EOF events makes a round due: half of the
  * retention; of a tail that was running all the time, a second at least, or a

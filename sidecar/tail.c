@@ -22,6 +22,8 @@ enum {
 	TRIM_MAX = 20000, /* journal entries deleted in one transaction, per partition */
 	ROUND_SAY_MS = 10000,
 	LIVE_MS = 60000, /* without an EOF event for longer, the tail was not live */
+	/* somebody asks for the end every 10 s, see tail_confirm(); the cleaner takes longer */
+	CLOSE_MS = 15000,
 	RETRY_MS = 1000, /* between attempts while the disk is full */
 	DENIED_MS = 5000,
 	EXPIRE_EVERY_MS = 60000, /* a walk over all keys for what has expired, at most */
@@ -43,9 +45,11 @@ struct tail {
 	struct intake_events ev;
 	struct state_partition *rows;
 	struct ring *rings;
-	bool *catching;  /* [n]: no EOF event since the start */
-	bool *caught_up; /* [n]: the opposite, as the others see it */
-	bool *behind;    /* [n]: no EOF event since a gap was crossed */
+	bool *catching;     /* [n]: no EOF event since the start */
+	bool *caught_up;    /* [n]: the opposite, as the others see it */
+	bool *behind;       /* [n]: no EOF event since a gap was crossed */
+	bool *holes;        /* [n]: offsets were not there, since the last EOF event */
+	bool *transactions; /* [n]: the log has ended behind its last record: it has markers */
 	struct standing *standings;
 	struct apply_counts counts;
 	int64_t last_commit_ms;
@@ -92,19 +96,29 @@ static int64_t away_ms(const struct state_partition *row)
 	return wall > boot ? wall : boot;
 }
 
+/* Whether every version since the last EOF event was read, now that there is another. */
+static bool is_whole(struct tail *t, int p, int64_t offset)
+{
+	const struct state_partition *row = &t->rows[p];
+	bool behind_last = offset > row->applied;
+	struct reading r = { .away_ms = away_ms(row), .was_running = !t->catching[p] };
+
+	/* only an end that was reached at once says what stands there */
+	t->transactions[p] |= behind_last && r.was_running && r.away_ms <= CLOSE_MS;
+	r.holes = t->holes[p] || behind_last;
+	r.transactions = t->transactions[p];
+	return decide_is_whole(&r, atomic_load(&t->p->limits.min_compaction_lag_ms), CLOSE_MS);
+}
+
 static void reached_end(struct tail *t, int p, int64_t offset)
 {
 	struct state_partition *row = &t->rows[p];
-	const struct topic_limits *l = &t->p->limits;
-	int64_t away = away_ms(row);
 
+	/* a fill up to P does not know what is overwritten after P: see fill.c */
+	if (row->whole == INT64_MAX || !is_whole(t, p, offset))
+		row->whole = offset;
 	if (offset > row->applied)
 		row->applied = offset;
-	if (row->whole == INT64_MAX)
-		row->whole = offset;
-	else if ((t->catching[p] || away > LIVE_MS) &&
-		 !decide_range_is_whole(away, atomic_load(&l->min_compaction_lag_ms)))
-		row->whole = offset;
 	row->caught_wall_ms = clock_ms(CLOCK_REALTIME);
 	row->caught_boot_ms = tail_boot_ms();
 }
@@ -117,6 +131,7 @@ static void settle(struct tail *t)
 			t->catching[p] = false;
 			t->caught_up[p] = true;
 			t->behind[p] = false;
+			t->holes[p] = false;
 		}
 	bool all = true;
 	for (int p = 0; p < t->p->n; p++)
@@ -245,7 +260,9 @@ static void advance(struct tail *t)
 	for (size_t i = 0; i < b->n; i++) {
 		const struct batch_record *r = &b->v[i];
 		struct ring *ring = &t->rings[r->rec.partition];
-		t->rows[r->rec.partition].applied = r->rec.offset + 1;
+		int64_t *applied = &t->rows[r->rec.partition].applied;
+		t->holes[r->rec.partition] |= r->rec.offset != *applied;
+		*applied = r->rec.offset + 1;
 		ring->a[ring->n++ % STATE_ANCHORS] =
 			(struct state_anchor){ r->rec.offset, r->rec.timestamp_ms,
 					       record_hash(r->key, r->key_len) };
@@ -782,6 +799,8 @@ static void free_tail(struct tail *t)
 	free(t->catching);
 	free(t->caught_up);
 	free(t->behind);
+	free(t->holes);
+	free(t->transactions);
 	free(t->standings);
 	free(t->confirmed);
 	free(t->ev.eof);
@@ -800,14 +819,17 @@ static int make(struct tail *t, const struct state_partition *rows)
 	t->catching = calloc(n, sizeof(*t->catching));
 	t->caught_up = calloc(n, sizeof(*t->caught_up));
 	t->behind = calloc(n, sizeof(*t->behind));
+	t->holes = calloc(n, sizeof(*t->holes));
+	t->transactions = calloc(n, sizeof(*t->transactions));
 	t->standings = calloc(n, sizeof(*t->standings));
 	t->confirmed = calloc(n, sizeof(*t->confirmed));
 	t->expired = calloc(n, sizeof(*t->expired));
 	t->ev.eof = calloc(n, sizeof(*t->ev.eof));
 	t->ev.eof_offset = calloc(n, sizeof(*t->ev.eof_offset));
 	from = calloc(n, sizeof(*from));
-	if (!t->rows || !t->rings || !t->catching || !t->caught_up || !t->behind || !t->standings ||
-	    !t->confirmed || !t->expired || !t->ev.eof || !t->ev.eof_offset || !from) {
+	if (!t->rows || !t->rings || !t->catching || !t->caught_up || !t->behind || !t->holes ||
+	    !t->transactions || !t->standings || !t->confirmed || !t->expired || !t->ev.eof ||
+	    !t->ev.eof_offset || !from) {
 		free(from);
 		return -ENOMEM;
 	}

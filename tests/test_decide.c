@@ -340,13 +340,41 @@ static void test_in_a_gap_nothing_that_may_be_a_change_is_dropped(void **state)
 
 /* ---- what may have been missed ---- */
 
-static void test_a_range_is_whole_only_within_the_compaction_lag(void **state)
+static void test_what_was_read_without_a_hole_is_whole_whenever_it_was_read(void **state)
 {
+	const struct reading late = { .away_ms = 1000000 }, unknown = { .away_ms = -1 };
+
 	(void)state;
-	assert_false(decide_range_is_whole(0, 0));
-	assert_true(decide_range_is_whole(999, 1000));
-	assert_false(decide_range_is_whole(1000, 1000));
-	assert_false(decide_range_is_whole(-1, 1000));
+	assert_true(decide_is_whole(&late, 0, 100));
+	assert_true(decide_is_whole(&unknown, 0, 100));
+}
+
+static void test_with_holes_it_is_whole_only_within_the_compaction_lag(void **state)
+{
+	struct reading r = { .holes = true, .was_running = true };
+
+	(void)state;
+	assert_false(decide_is_whole(&r, 0, 100));
+	r.away_ms = 999;
+	assert_true(decide_is_whole(&r, 1000, 100));
+	r.away_ms = 1000;
+	assert_false(decide_is_whole(&r, 1000, 100));
+	r.away_ms = -1;
+	assert_false(decide_is_whole(&r, 1000, 100));
+}
+
+static void test_holes_of_transactions_count_only_where_the_tail_was_not_close(void **state)
+{
+	struct reading r = { .holes = true, .transactions = true, .was_running = true };
+
+	(void)state;
+	r.away_ms = 100;
+	assert_true(decide_is_whole(&r, 0, 100));
+	r.away_ms = 101;
+	assert_false(decide_is_whole(&r, 0, 100));
+	r.away_ms = 100;
+	r.was_running = false;
+	assert_false(decide_is_whole(&r, 0, 100));
 }
 
 static void test_a_round_is_due_after_half_of_the_retention(void **state)
@@ -399,7 +427,10 @@ int main(void)
 		cmocka_unit_test(test_publishing_begins_at_P_or_where_news_begin),
 		cmocka_unit_test(test_the_filter_decides_what_is_notified),
 		cmocka_unit_test(test_in_a_gap_nothing_that_may_be_a_change_is_dropped),
-		cmocka_unit_test(test_a_range_is_whole_only_within_the_compaction_lag),
+		cmocka_unit_test(test_what_was_read_without_a_hole_is_whole_whenever_it_was_read),
+		cmocka_unit_test(test_with_holes_it_is_whole_only_within_the_compaction_lag),
+		cmocka_unit_test(
+			test_holes_of_transactions_count_only_where_the_tail_was_not_close),
 		cmocka_unit_test(test_a_round_is_due_after_half_of_the_retention),
 		cmocka_unit_test(test_a_running_tail_gets_a_second_whatever_the_retention),
 	};

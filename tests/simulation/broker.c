@@ -9,6 +9,7 @@ enum {
 	MARKER_LATEST = 8,           /* ms after an EndTxn */
 	TRANSACTION_SCAN_MS = 10000, /* between looks for transactions that timed out */
 	REBALANCE_MS = 15000,        /* max.poll.interval.ms */
+	CLOSE_MS = 15000,            /* see struct settings */
 };
 
 struct part source[PARTITIONS_MAX], notes[PARTITIONS_MAX];
@@ -110,8 +111,11 @@ static void take_away(struct entry *e)
 /* What the cleaner may look at: closed segments, old enough, stable. */
 static int64_t clean_end(const struct part *l)
 {
-	int64_t end = log_stable_end(l), old = sim_now - settings.min_compaction_lag_ms * MS;
+	int64_t end = log_stable_end(l), lag_ms = settings.min_compaction_lag_ms;
 
+	if (settings.transactions && lag_ms < CLOSE_MS)
+		lag_ms = CLOSE_MS;
+	int64_t old = sim_now - lag_ms * MS;
 	if (end > l->segment)
 		end = l->segment;
 	for (int64_t i = 0; i < end; i++)
@@ -161,7 +165,14 @@ void log_clean(struct part *l)
 
 /* ---- transactions ---- */
 
-enum txn_state { TXN_EMPTY, TXN_ONGOING, TXN_PREPARE_COMMIT, TXN_PREPARE_ABORT, TXN_COMMITTED, TXN_ABORTED };
+enum txn_state {
+	TXN_EMPTY,
+	TXN_ONGOING,
+	TXN_PREPARE_COMMIT,
+	TXN_PREPARE_ABORT,
+	TXN_COMMITTED,
+	TXN_ABORTED
+};
 
 static struct {
 	enum txn_state state;
@@ -180,10 +191,7 @@ static struct {
 	struct host *by;
 } group_offsets;
 
-bool broker_has_open_transaction(void)
-{
-	return txn.state == TXN_ONGOING || txn.markers;
-}
+bool broker_has_open_transaction(void) { return txn.state == TXN_ONGOING || txn.markers; }
 
 static rd_kafka_resp_err_t check_epoch(const struct txn_request *r)
 {
@@ -361,8 +369,8 @@ rd_kafka_resp_err_t broker_produce(const struct txn_request *r)
 
 	if (r->epoch < l->epoch)
 		return RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH;
-	rd_kafka_resp_err_t e = verify(r, l->has_open && l->seq_epoch == r->epoch,
-				       txn.parts[r->part]);
+	rd_kafka_resp_err_t e =
+		verify(r, l->has_open && l->seq_epoch == r->epoch, txn.parts[r->part]);
 	if (e)
 		return e;
 	if (l->seq_pid != r->pid || l->seq_epoch != r->epoch) {

@@ -45,8 +45,8 @@ struct part {
 	struct entry *v;
 	int64_t n, cap;
 	int64_t segment; /* where the active segment begins */
-	int64_t open;    /* transactions of the workload that are open: entries from here; -1: none */
-	int64_t seq;     /* expected next, of (pid, epoch) */
+	int64_t open; /* transactions of the workload that are open: entries from here; -1: none */
+	int64_t seq;  /* expected next, of (pid, epoch) */
 	int64_t seq_pid;
 	int32_t seq_epoch, epoch; /* epoch: the last that was seen */
 	bool has_open;            /* data of the publisher's transaction */
@@ -64,6 +64,9 @@ struct offset {
 struct settings {
 	int64_t delete_retention_ms, min_compaction_lag_ms, max_message_bytes;
 	int64_t session_timeout_ms;
+	/* The source has some.  Then offsets say less, and what the program takes for granted
+	 * is so: nothing is removed within CLOSE_MS of tail.c. */
+	bool transactions;
 };
 extern struct settings settings;
 extern int64_t brokers_down_until;

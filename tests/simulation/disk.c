@@ -20,7 +20,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { OPEN_MAX_FDS = 64, ENVS_MAX = 8, TXNS_MAX = 64, FILES_MAX = 64, META_BYTES = 152, PAGE = 4096 };
+enum {
+	OPEN_MAX_FDS = 64,
+	ENVS_MAX = 8,
+	TXNS_MAX = 64,
+	FILES_MAX = 64,
+	META_BYTES = 152,
+	PAGE = 4096
+};
 
 static struct holdings {
 	int fds[OPEN_MAX_FDS];

@@ -339,7 +339,9 @@ static int64_t clock_of(const struct host *h, clockid_t id)
 {
 	if (!h)
 		return sim_now;
-	return sim_now + (id == CLOCK_REALTIME ? h->wall : id == CLOCK_BOOTTIME ? h->boot : h->mono);
+	return sim_now + (id == CLOCK_REALTIME   ? h->wall
+			  : id == CLOCK_BOOTTIME ? h->boot
+						 : h->mono);
 }
 
 static int64_t until_of(const struct timespec *t, clockid_t id)

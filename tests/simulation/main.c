@@ -177,7 +177,7 @@ static void tell(double took)
 	       "\"records\": %llu, \"notifications\": %llu, \"gap\": %llu, \"reconcile\": %llu, "
 	       "\"kills\": %llu, \"power_cuts\": %llu, \"pauses\": %llu, \"lost_states\": %llu, "
 	       "\"rebuilds\": %llu, \"late_requests\": %llu, \"compacted\": %llu, "
-	       "\"points\": %llu}\n",
+	       "\"points\": %llu, \"untold\": %llu}\n",
 	       bad ? "false" : "true", (unsigned long long)done, (unsigned long long)first,
 	       (unsigned long long)bad, plant_names[sim_plant], took, (double)done * 60 / took,
 	       (double)sum.simulated / SECOND / 3600, (unsigned long long)sum.records,
@@ -186,7 +186,7 @@ static void tell(double took)
 	       (unsigned long long)sum.power_cuts, (unsigned long long)sum.pauses,
 	       (unsigned long long)sum.lost_states, (unsigned long long)sum.rebuilds,
 	       (unsigned long long)sum.late_requests, (unsigned long long)sum.compacted,
-	       (unsigned long long)sum.points);
+	       (unsigned long long)sum.points, (unsigned long long)sum.untold);
 }
 
 int main(int argc, char **argv)

@@ -36,7 +36,7 @@ int __real_state_journal(struct state_txn *t, const struct change *c, const void
 			 size_t before_len, const void *after, size_t after_len);
 enum fitness __real_decide_fitness(const struct standing *s, int n, const char *self,
 				   bool group_empty, int *where);
-bool __real_decide_range_is_whole(int64_t away_ms, int64_t lag_ms);
+bool __real_decide_is_whole(const struct reading *r, int64_t lag_ms, int64_t close_ms);
 bool __real_decide_round_due(int64_t away_ms, int64_t retention_ms, bool was_running);
 bool __real_scan_misses(const struct scan *s, int32_t p, int64_t offset);
 bool __real_readback_has(const struct readback *r, int64_t before_offset);
@@ -50,7 +50,7 @@ int __wrap_state_journal(struct state_txn *t, const struct change *c, const void
 			 size_t before_len, const void *after, size_t after_len);
 enum fitness __wrap_decide_fitness(const struct standing *s, int n, const char *self,
 				   bool group_empty, int *where);
-bool __wrap_decide_range_is_whole(int64_t away_ms, int64_t lag_ms);
+bool __wrap_decide_is_whole(const struct reading *r, int64_t lag_ms, int64_t close_ms);
 bool __wrap_decide_round_due(int64_t away_ms, int64_t retention_ms, bool was_running);
 bool __wrap_scan_misses(const struct scan *s, int32_t p, int64_t offset);
 bool __wrap_readback_has(const struct readback *r, int64_t before_offset);
@@ -112,9 +112,9 @@ enum fitness __wrap_decide_fitness(const struct standing *s, int n, const char *
 	return sim_plant == PLANT_UNFIT && bent ? FIT : f;
 }
 
-bool __wrap_decide_range_is_whole(int64_t away_ms, int64_t lag_ms)
+bool __wrap_decide_is_whole(const struct reading *r, int64_t lag_ms, int64_t close_ms)
 {
-	return sim_plant == PLANT_WHOLE_LOW || __real_decide_range_is_whole(away_ms, lag_ms);
+	return sim_plant == PLANT_WHOLE_LOW || __real_decide_is_whole(r, lag_ms, close_ms);
 }
 
 bool __wrap_decide_round_due(int64_t away_ms, int64_t retention_ms, bool was_running)

@@ -149,8 +149,8 @@ rd_kafka_conf_res_t rd_kafka_conf_set(rd_kafka_conf_t *c, const char *name, cons
 	return RD_KAFKA_CONF_OK;
 }
 
-void rd_kafka_conf_set_log_cb(rd_kafka_conf_t *c, void (*cb)(const rd_kafka_t *, int, const char *,
-							     const char *))
+void rd_kafka_conf_set_log_cb(rd_kafka_conf_t *c,
+			      void (*cb)(const rd_kafka_t *, int, const char *, const char *))
 {
 	c->log = cb;
 }
@@ -341,9 +341,9 @@ static bool send_once(rd_kafka_t *rk, int api, handler *handle, struct txn_reque
 		rk->on_sent(rk, 0, "", 0, (int16_t)api, 0, 0, 0, rk->on_sent_opaque);
 	if (fate != FATE_WELL) {
 		say("host %d: request %d %s", rk->host->id, api,
-		    fate == FATE_LATE	    ? "comes late"
+		    fate == FATE_LATE      ? "comes late"
 		    : fate == FATE_DROPPED ? "is lost"
-					    : "is answered in vain");
+					   : "is answered in vain");
 		if (!one_in(4)) /* a connection that breaks is noticed at once */
 			patience = chance_between(MS, 300 * MS);
 	}
@@ -413,7 +413,8 @@ static rd_kafka_resp_err_t do_end(struct txn_request *r) { return broker_end(r);
 
 static bool is_fencing(rd_kafka_resp_err_t e)
 {
-	return e == RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH || e == RD_KAFKA_RESP_ERR_PRODUCER_FENCED;
+	return e == RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH ||
+	       e == RD_KAFKA_RESP_ERR_PRODUCER_FENCED;
 }
 
 /* What an error inside a transaction does to it. */
@@ -454,8 +455,7 @@ static void send_messages(rd_kafka_t *rk, int p, int n)
 	}
 	rk->seq[p] += n;
 	rk->n_unsent[p] -= n;
-	memmove(rk->unsent[p], rk->unsent[p] + n,
-		(size_t)rk->n_unsent[p] * sizeof(*rk->unsent[p]));
+	memmove(rk->unsent[p], rk->unsent[p] + n, (size_t)rk->n_unsent[p] * sizeof(*rk->unsent[p]));
 }
 
 static int part_with_unsent(const rd_kafka_t *rk)
@@ -471,8 +471,9 @@ static void flush_all(rd_kafka_t *rk)
 	int p;
 
 	while (!is_in_trouble(rk) && (p = part_with_unsent(rk)) >= 0)
-		send_messages(rk, p, one_in(3) ? (int)chance_between(1, rk->n_unsent[p])
-					       : rk->n_unsent[p]);
+		send_messages(rk, p,
+			      one_in(3) ? (int)chance_between(1, rk->n_unsent[p])
+					: rk->n_unsent[p]);
 }
 
 static void transaction_over(rd_kafka_t *rk)
@@ -492,10 +493,7 @@ static void take_epoch(rd_kafka_t *rk, const struct txn_request *r)
 	memset(rk->seq, 0, sizeof(rk->seq));
 }
 
-static rd_kafka_error_t plain(rd_kafka_resp_err_t e)
-{
-	return (rd_kafka_error_t){ .code = e };
-}
+static rd_kafka_error_t plain(rd_kafka_resp_err_t e) { return (rd_kafka_error_t){ .code = e }; }
 
 static rd_kafka_error_t trouble(const rd_kafka_t *rk)
 {
@@ -649,9 +647,10 @@ rd_kafka_error_t *rd_kafka_begin_transaction(rd_kafka_t *rk)
 	return NULL;
 }
 
-rd_kafka_error_t *
-rd_kafka_send_offsets_to_transaction(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *l,
-				     const rd_kafka_consumer_group_metadata_t *g, int timeout_ms)
+rd_kafka_error_t *rd_kafka_send_offsets_to_transaction(rd_kafka_t *rk,
+						       const rd_kafka_topic_partition_list_t *l,
+						       const rd_kafka_consumer_group_metadata_t *g,
+						       int timeout_ms)
 {
 	struct txn_request *r = &rk->op_offsets;
 
@@ -721,8 +720,8 @@ rd_kafka_resp_err_t rd_kafka_header_add(rd_kafka_headers_t *hs, const char *name
 {
 	struct header *h = &hs->v[hs->n++];
 
-	snprintf(h->name, sizeof(h->name), "%.*s",
-		 name_len < 0 ? (int)strlen(name) : (int)name_len, name);
+	snprintf(h->name, sizeof(h->name), "%.*s", name_len < 0 ? (int)strlen(name) : (int)name_len,
+		 name);
 	h->len = len < 0 ? strlen(value) : (size_t)len;
 	h->value = value ? malloc(h->len + 1) : NULL;
 	if (value) {
@@ -883,8 +882,8 @@ void rd_kafka_topic_partition_list_destroy(rd_kafka_topic_partition_list_t *l)
 	free(l);
 }
 
-rd_kafka_topic_partition_t *
-rd_kafka_topic_partition_list_add(rd_kafka_topic_partition_list_t *l, const char *topic, int32_t p)
+rd_kafka_topic_partition_t *rd_kafka_topic_partition_list_add(rd_kafka_topic_partition_list_t *l,
+							      const char *topic, int32_t p)
 {
 	rd_kafka_topic_partition_t *tp;
 
@@ -925,6 +924,9 @@ static void queue_put(rd_kafka_t *rk, enum queued_kind kind, int topic, int p, i
 static void tail_begins(struct host *h, int p, int64_t from)
 {
 	h->from[p] = from;
+	/* applied by a commit that was the last thing it did before it died */
+	for (int64_t o = 0; o < from; o++)
+		h->seen[p][o] |= h->delivered[p][o];
 	memset(h->delivered[p] + from, 0, (size_t)(OFFSETS_MAX - from));
 	memset(h->seen[p] + from, 0, (size_t)(OFFSETS_MAX - from));
 }
@@ -1033,7 +1035,7 @@ static rd_kafka_message_t *take_queued(rd_kafka_t *rk)
 		m->m.len = e->value_len;
 		m->m._private = NULL;
 		m->headers = (rd_kafka_headers_t){ e->headers, (size_t)e->n_headers };
-	m->timestamp_ms = e->timestamp_ms;
+		m->timestamp_ms = e->timestamp_ms;
 		if (rk->tail)
 			rk->host->delivered[q.p][q.offset] = 1;
 	}
@@ -1046,7 +1048,10 @@ static struct fetched_message *whole(const rd_kafka_message_t *m)
 }
 
 void rd_kafka_message_destroy(rd_kafka_message_t *m) { free(m); }
-const char *rd_kafka_message_errstr(const rd_kafka_message_t *m) { return rd_kafka_err2str(m->err); }
+const char *rd_kafka_message_errstr(const rd_kafka_message_t *m)
+{
+	return rd_kafka_err2str(m->err);
+}
 
 int64_t rd_kafka_message_timestamp(const rd_kafka_message_t *m, rd_kafka_timestamp_type_t *type)
 {
@@ -1161,15 +1166,15 @@ rd_kafka_consumer_group_metadata_t *rd_kafka_consumer_group_metadata(rd_kafka_t 
 void rd_kafka_consumer_group_metadata_destroy(rd_kafka_consumer_group_metadata_t *g) { free(g); }
 
 #if RD_KAFKA_VERSION >= 0x020800ff
-int32_t
-rd_kafka_consumer_group_metadata_generation_id(const rd_kafka_consumer_group_metadata_t *g)
+int32_t rd_kafka_consumer_group_metadata_generation_id(const rd_kafka_consumer_group_metadata_t *g)
 {
 	return g->generation;
 }
 #endif
 
-rd_kafka_error_t *rd_kafka_consumer_group_metadata_write(const rd_kafka_consumer_group_metadata_t *g,
-							 void **out, size_t *len)
+rd_kafka_error_t *
+rd_kafka_consumer_group_metadata_write(const rd_kafka_consumer_group_metadata_t *g, void **out,
+				       size_t *len)
 {
 	char *b = calloc(1, 64);
 
@@ -1446,7 +1451,7 @@ rd_kafka_resp_err_t rd_kafka_list_groups(rd_kafka_t *rk, const char *group,
 	struct {
 		struct rd_kafka_group_list l;
 		struct rd_kafka_group_info g;
-	} *r;
+	} * r;
 
 	(void)group;
 	if (!ask(rk, until_ms(timeout_ms)))

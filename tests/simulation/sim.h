@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { HOSTS_MAX = 3, PARTITIONS_MAX = 3, OFFSETS_MAX = 4096, LINES_MAX = 40 };
+enum { HOSTS_MAX = 3, PARTITIONS_MAX = 3, OFFSETS_MAX = 2048, LINES_MAX = 40 };
 #define SECOND 1000000LL
 #define MS     1000LL
 #define NEVER  INT64_MAX
@@ -57,7 +57,7 @@ struct host {
 	enum life life;
 	struct config config;
 	char dir[100];
-	atomic_bool stop; /* SIGTERM */
+	atomic_bool stop;         /* SIGTERM */
 	int64_t mono, wall, boot; /* what its clocks say more than the simulation's */
 	char boot_id[40];
 	int64_t paused_at;
@@ -70,11 +70,11 @@ struct host {
 	const char *asked; /* through the control socket, not yet taken */
 	bool answering;
 	/* what the oracle keeps of its state */
-	int64_t from[PARTITIONS_MAX];  /* where the tail began */
+	int64_t from[PARTITIONS_MAX]; /* where the tail began */
 	struct state_partition rows[PARTITIONS_MAX];
 	bool rows_known;
 	char uuid[40];
-	struct state *state; /* open, while it runs */
+	struct state *state;                            /* open, while it runs */
 	uint8_t delivered[PARTITIONS_MAX][OFFSETS_MAX]; /* to the running tail */
 	uint8_t seen[PARTITIONS_MAX][OFFSETS_MAX];      /* and applied to the state */
 };
@@ -154,7 +154,7 @@ const char *oracle_unrest(void);
 
 struct run_figures {
 	uint64_t records, notifications, gaps, reconciled, kills, power_cuts, pauses, rounds, fills,
-		rebuilds, late_requests, leaders, points, lost_states, compacted;
+		rebuilds, late_requests, leaders, points, lost_states, compacted, untold;
 	int64_t simulated;
 };
 extern struct run_figures figures;

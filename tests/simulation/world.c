@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REST_S = 300 };
+enum { REST_S = 300, WRITES_MAX = 600 };
 
 struct host hosts[HOSTS_MAX];
 int n_hosts, n_partitions;
@@ -26,11 +26,12 @@ bool sim_verbose;
 struct run_figures figures;
 
 static struct {
-	int keys;                /* of each partition */
-	int64_t write_us;        /* between writes, about */
-	int64_t clean_us;        /* between passes of the cleaner; 0: none */
-	int64_t fault_us;        /* between faults; 0: none */
-	int64_t crash_points;    /* a host dies after about so many points; 0: it does not */
+	int keys; /* of each partition */
+	int64_t tombstone_one_in;
+	int64_t write_us;     /* between writes, about */
+	int64_t clean_us;     /* between passes of the cleaner; 0: none */
+	int64_t fault_us;     /* between faults; 0: none */
+	int64_t crash_points; /* a host dies after about so many points; 0: it does not */
 	int64_t quiet_at;
 	bool open[PARTITIONS_MAX];
 	uint64_t value, last[PARTITIONS_MAX][64]; /* of each key */
@@ -258,12 +259,14 @@ static void lose_state(struct host *h)
 	figures.lost_states++;
 	disk_wipe(h);
 	h->uuid[0] = '\0';
+	memset(h->delivered, 0, sizeof(h->delivered));
+	memset(h->seen, 0, sizeof(h->seen));
 }
 
 static void jump_clock(struct host *h)
 {
-	int64_t us = one_in(2) ? chance_between(-3600, 3600) * SECOND
-			       : chance_between(-30, 30) * SECOND;
+	int64_t us =
+		one_in(2) ? chance_between(-3600, 3600) * SECOND : chance_between(-30, 30) * SECOND;
 	say("host %d: clock jumps by %lld s", h->id, (long long)(us / SECOND));
 	h->wall += us;
 }
@@ -327,7 +330,7 @@ static void write_one(int p, enum entry_state state)
 	int k = (int)chance_below(w.keys);
 
 	snprintf(key, sizeof(key), "k%d-%d", p, k);
-	if (one_in(5)) {
+	if (one_in(w.tombstone_one_in)) {
 		log_append(&source[p], key, strlen(key), NULL, 0, state);
 		return;
 	}
@@ -343,7 +346,7 @@ static void write_some(void)
 	int n = one_in(6) ? (int)chance_between(5, 30) : 1;
 	struct part *l = &source[p];
 
-	if (l->n > OFFSETS_MAX - 200)
+	if (l->n > WRITES_MAX)
 		return;
 	if (w.open[p]) { /* of a transaction: it goes on, or ends */
 		if (one_in(3)) {
@@ -352,7 +355,7 @@ static void write_some(void)
 			return;
 		}
 	} else {
-		w.open[p] = one_in(20);
+		w.open[p] = settings.transactions && one_in(20);
 	}
 	while (n--)
 		write_one(p, w.open[p] ? ENTRY_OPEN : ENTRY_COMMITTED);
@@ -412,7 +415,8 @@ static void configure(struct host *h, bool beginning, bool creates, bool unchang
 	set(c, "batch.records", "%d", (int)PICK(1, 3, 20, 10000));
 	set(c, "batch.ms", "%d", (int)PICK(1, 20, 100));
 	set(c, "notifications.start", "%s", beginning ? "beginning" : "end");
-	set(c, "notifications.operations", "%s", creates ? "create,update,delete" : "update,delete");
+	set(c, "notifications.operations", "%s",
+	    creates ? "create,update,delete" : "update,delete");
 	set(c, "notifications.unchanged", "%s", unchanged ? "true" : "false");
 	if (config_check(c, err, sizeof(err))) {
 		fprintf(stderr, "simulation: %s\n", err);
@@ -448,7 +452,8 @@ static void draw(void)
 {
 	n_hosts = (int)PICK(1, 2, 2, 2, 3);
 	n_partitions = (int)PICK(1, 1, 2, 3);
-	w.keys = (int)PICK(2, 4, 8, 16);
+	w.keys = (int)PICK(2, 6, 16, 60);
+	w.tombstone_one_in = PICK(2, 5, 5);
 	w.write_us = PICK(10, 50, 200, 1000) * MS;
 	w.clean_us = PICK(0, 500, 2000, 10000) * MS;
 	w.fault_us = PICK(0, 2000, 5000, 15000) * MS;
@@ -459,6 +464,7 @@ static void draw(void)
 	settings = (struct settings){ .delete_retention_ms = PICK(2000, 10000, 60000, 86400000),
 				      .min_compaction_lag_ms = PICK(0, 0, 2000, 60000),
 				      .max_message_bytes = 1048588,
+				      .transactions = one_in(2),
 				      .session_timeout_ms = PICK(1000, 6000) };
 }
 
