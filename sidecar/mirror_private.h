@@ -1,7 +1,8 @@
 /*
- * mirror_private.h - what the files of the mirror share: mirror.c (thread,
- * sessions, the log), mirror_hold.c (what Redis says, who may write),
- * mirror_resync.c (from the snapshot).
+ * mirror_private.h - what the files of the mirror share: mirror.c (the rules,
+ * thread, sessions), mirror_hold.c (what Redis says, who may write), mirror_log.c
+ * (from the log), mirror_resync.c (from the snapshot), mirror_txn.c (one
+ * transaction).
  */
 #ifndef MIRROR_PRIVATE_H
 #define MIRROR_PRIVATE_H
@@ -11,6 +12,8 @@
 #include "mark.h"
 #include "mirror.h"
 #include "redis.h"
+
+enum { MIRROR_LOOK_MS = 1000 }; /* between looks at the mark while idle */
 
 enum mirror_verdict {
 	MIRROR_OK,
@@ -102,6 +105,9 @@ struct mirror {
 struct redis_options mirror_server(const struct config *c);
 
 bool mirror_stopping(struct mirror *m);
+
+/* ---- mirror_txn.c ---- */
+
 /** Say a trouble, the same not more often than every ten seconds. */
 void mirror_say(struct mirror *m, bool error, const char *id, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
@@ -129,14 +135,25 @@ void mirror_queue(struct mirror *m);
  * is seen as it has become.  MIRROR_CHANGED: the server did nothing.
  */
 enum mirror_verdict mirror_commit(struct mirror *m);
-/** What was in a transaction as next is where Redis is. */
-void mirror_took_effect(struct mirror *m);
 /** Look whether the mark is as it was left, and watch it from here on. */
 enum mirror_verdict mirror_look(struct mirror *m);
 /** Append field and value pairs of partition p to a command (HSET). */
 void mirror_put_part(struct mirror *m, int p, int64_t at, const struct state_anchor *anchor);
 /** Words of an HSET: field and value of the token of where all partitions get. */
 void mirror_put_token(struct mirror *m);
+
+/* ---- mirror_log.c ---- */
+
+/**
+ * Take what the log has, waiting so long for it, and bring it to Redis; with
+ * nothing there, look whether Redis is still what it was.
+ */
+enum mirror_verdict mirror_follow(struct mirror *m, int timeout_ms);
+void mirror_close_log(struct mirror *m);
+/** What was in a transaction as next is where Redis is. */
+void mirror_took_effect(struct mirror *m);
+/** When partitions were last seen to end where Redis is: also the tail may know. */
+void mirror_learn_caught(struct mirror *m);
 
 /* ---- mirror_hold.c ---- */
 
