@@ -11,6 +11,7 @@
 #
 #   CC=clang           another compiler           SAN=address|thread  sanitizers, in build-$(SAN)
 #   WERROR=1           warnings are errors        V=1                 print whole commands
+#   FAULTS=1           with the points of tests/faults/points, in build-faults
 #   UNIT='build/tests/test_log ...'               only these of the unit tests
 
 PREFIX     ?= /usr/local
@@ -33,7 +34,7 @@ Q    := $(if $(V),,@)
 comma := ,
 say   = $(if $(V),,@echo '  $1 $@')
 
-B := build$(if $(SAN),-$(SAN))
+B := build$(if $(SAN),-$(SAN))$(if $(FAULTS),-faults)
 export BUILD := $B
 export SIDENOTE := $B/sidenote
 
@@ -72,6 +73,8 @@ $(error SAN=$(SAN): not one of address, thread)
 endif
 override CFLAGS  += $(if $(SAN),-O1 -fno-omit-frame-pointer $(SANITIZE))
 override LDFLAGS += $(SANITIZE)
+override CPPFLAGS += $(if $(FAULTS),-DFAULTS)
+FAULT_OBJ := $(if $(FAULTS),$B/tests/faults/fault.o)
 # ThreadSanitizer does not know the C11 threads that librdkafka uses.
 TSAN_OBJ := $(if $(filter thread,$(SAN)),$B/tests/tsan_c11_threads.o)
 
@@ -94,7 +97,7 @@ UNIT     ?= $(TESTS)
 SO       := $B/libsharedstate.so.$(VERSION)
 
 # A sanitized shared object would need its sanitizer in every program that loads it.
-all: $B/sidenote $B/libsharedstate.a $(if $(SAN),,$(SO) $B/sharedstate.pc)
+all: $B/sidenote $B/libsharedstate.a $(if $(SAN)$(FAULTS),,$(SO) $B/sharedstate.pc)
 tests: $(TESTS)
 
 $B/libsharedstate.a: $(LIB_OBJ)
@@ -106,12 +109,12 @@ $(SO): $(LIB_OBJ)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -o $@ $^ $(LIB_LIBS)
 	@ln -sf $(@F) $B/$(SONAME) && ln -sf $(SONAME) $B/libsharedstate.so
-$B/sidenote: $(MAIN_OBJ) $(MOD_OBJ) $(TSAN_OBJ) $B/libsharedstate.a
+$B/sidenote: $(MAIN_OBJ) $(MOD_OBJ) $(TSAN_OBJ) $(FAULT_OBJ) $B/libsharedstate.a
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -pie -o $@ $^ $(LIBS)
 
 # One program per tests/test_*.c, linked with all there is except main().
-$B/tests/%: $B/tests/%.o $(MOD_OBJ) $(TSAN_OBJ) $B/libsharedstate.a
+$B/tests/%: $B/tests/%.o $(MOD_OBJ) $(TSAN_OBJ) $(FAULT_OBJ) $B/libsharedstate.a
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -pie -o $@ $^ $(LIBS) $(CMOCKA)
 # The program's own objects over a simulated Kafka (tests/simulation/sim.h).  Without librdkafka:
@@ -192,12 +195,13 @@ few-seeds: $(SIM)
 	@echo "== $(SIM)"; $(SIM) --seeds 1-200
 simulate: $(SIM)
 	@$(SIM) --seeds $(SEEDS) --jobs $(shell nproc)
-lint: $B/sidenote $(if $(SAN),,$(SO) $(SIM))
+lint: $B/sidenote $(if $(SAN)$(FAULTS),,$(SO) $(SIM))
 	@failed=; for t in tests/lint/*; do $$t || failed="$$failed $${t##*/}"; done; \
 	if [ "$$failed" ]; then echo "lint: FAILED:$$failed"; exit 1; fi; echo "lint: all passed"
 integration: all
 	@$(PYTHON) tests/integration/run.py --jobs $(JOBS)
 prove: all
+	@$(AGAIN) FAULTS=1 build-faults/sidenote
 	@set -e; for t in $(wildcard tests/prove/*.py); do echo "== $$t"; $(PYTHON) $$t; done
 bench: all $(BENCHES)
 	@$(PYTHON) tests/bench/run

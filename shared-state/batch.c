@@ -10,6 +10,7 @@
 
 #include "bytes.h"
 #include "codes.h"
+#include "fault.h"
 #include "meta.h"
 
 #include <errno.h>
@@ -169,11 +170,13 @@ int state_commit(struct state_txn *t)
 		state_abort(t);
 		return write_failed(st, rc);
 	}
+	FAULT_POINT("state.commit");
 	rc = code_from_mdb(mdb_txn_commit(t->txn)); /* frees the cursors too, also on failure */
 	free(t);
 	if (rc)
 		return write_failed(st, rc);
 
+	FAULT_POINT("state.committed");
 	state_lengthen_file(st);
 	st->greeted = true;
 	if (!st->filling)

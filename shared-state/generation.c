@@ -2,6 +2,7 @@
 
 #include "bytes.h"
 #include "codes.h"
+#include "fault.h"
 #include "record.h"
 #include "state.h"
 
@@ -174,6 +175,7 @@ int generation_switch(struct state_dir *d, const char *name)
 	int rc = sync_dir(d->fd, name);
 	if (rc)
 		return rc;
+	FAULT_POINT("generation.switch");
 	if (unlinkat(d->fd, CURRENT_NEW, 0) && errno != ENOENT)
 		return -errno;
 	if (symlinkat(name, d->fd, CURRENT_NEW) || renameat(d->fd, CURRENT_NEW, d->fd, CURRENT) ||
@@ -188,6 +190,7 @@ static void remove_generation(int dirfd, const char *name)
 	if (fd < 0)
 		return;
 	unlinkat(fd, "data.mdb", 0);
+	FAULT_POINT("generation.sweeping");
 	unlinkat(fd, "lock.mdb", 0);
 	close(fd);
 	unlinkat(dirfd, name, AT_REMOVEDIR); /* refuses if somebody put more there */

@@ -5,6 +5,7 @@
 #include "state_private.h"
 
 #include "codes.h"
+#include "fault.h"
 #include "meta.h"
 
 #include <errno.h>
@@ -352,6 +353,7 @@ static int open_current(struct state *st, const struct state_identity *who, char
 		goto out;
 	}
 	/* before anything else: from here on no page of a living reader is reused */
+	FAULT_POINT("state.open");
 	rc = lease_begin(&st->lease, st->env, st->lease_ms);
 	if (rc) {
 		code_say(rc, err, err_len, "%s: cannot take a lease: %s", path, code_name(rc));
@@ -360,6 +362,7 @@ static int open_current(struct state *st, const struct state_identity *who, char
 	rc = load(st, who, path, err, err_len);
 	st->lease.lease_ms = st->lease_ms;
 	st->waits = true;
+	FAULT_POINT("state.opened");
 out:
 	free(path);
 	return rc;
@@ -417,6 +420,7 @@ int state_make_durable(struct state *st, uint64_t txnid)
 		return rc;
 	if (txnid > last)
 		return -EINVAL;
+	FAULT_POINT("state.sync");
 	rc = mdb_env_get_fd(st->env, &fd);
 	if (!rc && fdatasync(fd))
 		rc = errno;
@@ -426,6 +430,7 @@ int state_make_durable(struct state *st, uint64_t txnid)
 		atomic_store(&st->broken, rc);
 		return rc;
 	}
+	FAULT_POINT("state.synced");
 	atomic_raise(&st->durable, last);
 	return 0;
 }
@@ -480,6 +485,7 @@ static int create(struct state *st, const struct state_identity *who)
 	char *path = generation_path(st);
 	if (!path)
 		return -ENOMEM;
+	FAULT_POINT("generation.made");
 	st->filling = st->appending = true;
 	st->dir->filling = generation_number(st->generation);
 	rc = open_env(&st->env, path, MDB_NOSYNC);
@@ -518,10 +524,12 @@ static int make_current(struct state *st)
 		rc = code_from_mdb(mdb_env_set_flags(st->env, MDB_NOSYNC, 0));
 	if (rc)
 		return rc;
+	FAULT_POINT("generation.synced");
 	atomic_raise(&st->durable, last);
 	state_lengthen_file(st); /* whoever made the last commit */
 	/* the first lease, before the first reader can come */
 	rc = lease_begin(&st->lease, st->env, st->lease_ms);
+	FAULT_POINT("generation.leased");
 	if (!rc)
 		rc = generation_switch(st->dir, st->generation);
 	return rc;

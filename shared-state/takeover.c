@@ -7,6 +7,7 @@
 #include "state_private.h"
 
 #include "codes.h"
+#include "fault.h"
 #include "meta.h"
 
 #include <errno.h>
@@ -95,8 +96,10 @@ int state_take_over(struct state *to, struct state *from)
 				.flags = MDB_APPEND };
 	struct copy meta = { .from_dbi = from->meta, .to_dbi = to->meta };
 	int rc = copy_all(to, from, &journal);
+	FAULT_POINT("takeover.journal");
 	if (!rc)
 		rc = copy_all(to, from, &meta);
+	FAULT_POINT("takeover.meta");
 	if (!rc)
 		rc = store_own(to);
 	if (!rc)

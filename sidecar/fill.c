@@ -12,6 +12,7 @@
  * start sweeps away before it fills, and of the sorter's file nothing.
  */
 #include "fill.h"
+#include "fault.h"
 #include "intake.h"
 #include "log.h"
 #include "metrics.h"
@@ -285,6 +286,7 @@ static int take(struct fill *f)
 		*f->id = rc == INTAKE_CORRUPT ? "SN-SOURCE-CORRUPT" : "SN-POSITION-OUTSIDE";
 		return FILL_BROKEN;
 	}
+	FAULT_POINT("fill.taken");
 	if ((rc = take_boundaries(f)) || (rc = sort_in(f)))
 		return rc;
 	look_at_room(f);
@@ -321,6 +323,7 @@ static int store(struct fill *f)
 		state_abort(t);
 		return rc ? rc : more;
 	}
+	FAULT_POINT("fill.store");
 	rc = state_commit(t);
 	return rc ? rc : more;
 }
@@ -392,6 +395,7 @@ static int run(struct fill *f, const struct position *published, const atomic_bo
 	uint64_t records;
 	int rc = read_all(f, stop);
 
+	FAULT_POINT("fill.read");
 	sorted = clock_ms(CLOCK_MONOTONIC);
 	records = f->progress.records;
 	if (!rc)
@@ -399,6 +403,7 @@ static int run(struct fill *f, const struct position *published, const atomic_bo
 	progress_end(&f->progress);
 	if (rc)
 		return rc;
+	FAULT_POINT("fill.stored");
 	rc = put_rows(f, published, began_wall, began_boot);
 	if (rc)
 		return failed(f, rc, NULL);

@@ -5,6 +5,7 @@
 #include "mirror_private.h"
 #include "shared_state.h"
 #include "kafka.h"
+#include "fault.h"
 #include "log.h"
 #include "metrics.h"
 
@@ -129,6 +130,7 @@ enum mirror_verdict mirror_begin(struct mirror *m)
 	arena_clear(&m->texts);
 	m->commands = 0;
 	redis_words(m->r, "MULTI", NULL);
+	FAULT_POINT("mirror.multi");
 	if (redis_next(m->r, &a))
 		return mirror_lost(m);
 	return a.kind == REDIS_FAULT ? mirror_fault(m, &a) : MIRROR_OK;
@@ -275,11 +277,13 @@ enum mirror_verdict mirror_commit(struct mirror *m)
 		redis_word(m->r, m->want);
 	}
 	mirror_queue(m);
+	FAULT_POINT("mirror.exec");
 	redis_words(m->r, "EXEC", NULL);
 	ask_mark(m);
 	v = take_queued(m);
 	if (v == MIRROR_OK)
 		v = take_exec(m);
+	FAULT_POINT("mirror.executed");
 	if (v == MIRROR_OK)
 		m->marked |= m->told_mark;
 	return v == MIRROR_OK ? take_mark(m) : v;

@@ -1,4 +1,5 @@
 #include "owner.h"
+#include "fault.h"
 #include "log.h"
 #include "metrics.h"
 #include "mirror.h"
@@ -87,6 +88,7 @@ static void assigned(struct owner *o, const rd_kafka_topic_partition_list_t *par
 		log_info(NULL, "standby: another sidecar of sidenote.%s leads", o->p->config->name);
 		return;
 	}
+	FAULT_POINT("owner.elected");
 	log_info(NULL, "leading sidenote.%s, generation %d", o->p->config->name, (int)generation);
 	pipeline_role(o->p, "leader");
 	metrics_add(METRIC_LEADERSHIPS, 1);
@@ -106,6 +108,7 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
 	rd_kafka_topic_partition_list_t *none;
 
 	/* before anything is acknowledged, whichever event it is */
+	FAULT_POINT("owner.rebalance");
 	stop_publisher(o);
 	stop_mirror(o);
 	if (err != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
@@ -116,6 +119,7 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
 		return;
 	}
 	assigned(o, parts);
+	FAULT_POINT("owner.assigned");
 	none = rd_kafka_topic_partition_list_new(0);
 	rd_kafka_assign(rk, none);
 	rd_kafka_topic_partition_list_destroy(none);
@@ -228,6 +232,7 @@ static void subscribe(struct owner *o)
 	rd_kafka_topic_partition_list_t *l = rd_kafka_topic_partition_list_new(1);
 
 	rd_kafka_topic_partition_list_add(l, o->p->config->source_topic, RD_KAFKA_PARTITION_UA);
+	FAULT_POINT("owner.subscribe");
 	if (!rd_kafka_subscribe(o->rk, l))
 		o->subscribed = true;
 	rd_kafka_topic_partition_list_destroy(l);
@@ -325,7 +330,9 @@ static void *run(void *arg)
 		poll_group(o);
 		consider(o);
 	}
+	FAULT_POINT("owner.leave");
 	kafka_leave(o->rk); /* calls back for the revoke: both stop there */
+	FAULT_POINT("owner.left");
 	stop_publisher(o);
 	stop_mirror(o);
 	return NULL;

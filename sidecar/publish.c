@@ -2,6 +2,7 @@
 #include "batch.h"
 #include "envelope.h"
 #include "escape.h"
+#include "fault.h"
 #include "log.h"
 #include "metrics.h"
 #include "readback.h"
@@ -287,6 +288,7 @@ static int produce(struct publisher *pub)
 		if (v != TXN_OK)
 			return v;
 		pub->notes++;
+		FAULT_POINT("publish.message");
 		en->op = c.op;
 		en->cause = c.cause;
 		en->timestamp_ms = c.has_after ? c.after.timestamp_ms : -1;
@@ -406,14 +408,18 @@ static int transact(struct publisher *pub)
 
 	if (v != TXN_OK)
 		return v;
+	FAULT_POINT("publish.begun");
 	v = produce(pub);
+	FAULT_POINT("publish.produced");
 	if (v == TXN_OK)
 		v = make_durable(pub);
+	FAULT_POINT("publish.durable");
 	l = offsets(pub);
 	v = txn_end(&pub->txn, v, l, pub->group, &committed);
 	rd_kafka_topic_partition_list_destroy(l);
 	if (committed)
 		took_effect(pub);
+	FAULT_POINT("publish.effect");
 	return v;
 }
 
@@ -502,6 +508,7 @@ static int take_told(struct publisher *pub, int p, struct position from)
 		return TXN_OK;
 	log_info(NULL, "publisher: partition %d: reading the last %u notifications back", p,
 		 from.n);
+	FAULT_POINT("publish.readback");
 	if (!readback_run(pub->p->config, p, from.n, &pub->stop, &pub->told_before[p], err,
 			  sizeof(err)))
 		return TXN_OK;
@@ -589,6 +596,7 @@ static int session(struct publisher *pub)
 		v = take_positions(pub);
 	if (v == TXN_OK)
 		atomic_store(&pub->p->leading, true);
+	FAULT_POINT("publish.positioned");
 	while (v == TXN_OK) {
 		if (stopping(pub)) {
 			v = TXN_STOPPED;

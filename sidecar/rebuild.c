@@ -1,6 +1,7 @@
 #include "rebuild.h"
 #include "apply.h"
 #include "delta.h"
+#include "fault.h"
 #include "fill.h"
 #include "kafka.h"
 #include "log.h"
@@ -171,6 +172,7 @@ static int fill_beside(struct rebuild *r, char *err, size_t err_len)
 	if ((rc = state_create(&r->fresh, r->dir, &r->who, &so, err, err_len)) ||
 	    (rc = delta_open(&r->delta, r->c->state_dir, err, err_len)))
 		goto out;
+	FAULT_POINT("rebuild.made");
 	if ((rc = tail_follow(r->tail, r->delta, from))) {
 		snprintf(err, err_len, "the pipeline is ending");
 		goto out;
@@ -188,10 +190,12 @@ static int fill_beside(struct rebuild *r, char *err, size_t err_len)
 		rc = -ETIME;
 		goto out;
 	}
+	FAULT_POINT("rebuild.filled");
 	say(r, "waiting until the tail has read what was written meanwhile");
 	if ((rc = wait_tail(r, err, err_len)))
 		goto out;
 	say(r, "applying what changed meanwhile");
+	FAULT_POINT("rebuild.drain");
 	rc = drain(r, err, err_len);
 out:
 	free(from);
@@ -278,13 +282,16 @@ int rebuild_finish(struct rebuild *r, struct state *live, char *err, size_t err_
 	free(s);
 	if (rc || drain(r, err, err_len))
 		return -1;
+	FAULT_POINT("rebuild.drained");
 	rc = state_take_over(r->fresh, live);
 	if (rc) {
 		snprintf(err, err_len, "taking over journal and positions: %s", state_strerror(rc));
 		return -1;
 	}
+	FAULT_POINT("rebuild.taken_over");
 	if (state_make_current(r->fresh, err, err_len))
 		return -1;
+	FAULT_POINT("rebuild.switched");
 	state_close(r->fresh);
 	r->fresh = NULL;
 	return 0;

@@ -1,5 +1,6 @@
 #include "round.h"
 #include "batch.h"
+#include "fault.h"
 #include "kafka.h"
 
 #include <errno.h>
@@ -131,6 +132,7 @@ static int write_found(struct sweep *w, int n)
 		state_abort(t);
 		return rc;
 	}
+	FAULT_POINT("round.part");
 	return state_commit(t);
 }
 
@@ -175,6 +177,7 @@ int round_write(struct state *st, const struct scan *s, int n, struct state_part
 	struct sweep w = { .st = st, .scan = s, .o = o, .rows = rows };
 	int rc = -ENOMEM;
 
+	FAULT_POINT("round.write");
 	*counts = (struct round_counts){ 0 };
 	w.v = calloc(GONE_MAX, sizeof(*w.v));
 	w.n_due = calloc((size_t)n, sizeof(*w.n_due));

@@ -1,6 +1,7 @@
 #include "run.h"
 #include "cmd.h"
 #include "control.h"
+#include "fault.h"
 #include "fill.h"
 #include "http.h"
 #include "kafka.h"
@@ -454,8 +455,10 @@ static bool fill(struct run *r)
 		if (rc)
 			return end(r, rc == FILL_BROKEN ? EXIT_BROKEN : EXIT_NOT_READY, id, err);
 	}
+	FAULT_POINT("run.filled");
 	if (state_make_current(r->state, err, sizeof(err)))
 		return end(r, EXIT_NOT_READY, "SN-STATE-IO", err);
+	FAULT_POINT("run.current");
 	state_dir_sweep(r->dir);
 	return true;
 }
@@ -780,8 +783,10 @@ static void run_threads(struct run *r)
 	}
 	settle(r);
 	owner_join(owner);
+	FAULT_POINT("run.owner_ended");
 	rebuild_halt(r->rebuild);
 	tail_join(tail);
+	FAULT_POINT("run.tail_ended");
 }
 
 /* True: once more, `*refill` saying how. */

@@ -1,5 +1,6 @@
 #include "scan.h"
 #include "bits.h"
+#include "fault.h"
 #include "intake.h"
 #include "kafka.h"
 #include "log.h"
@@ -143,6 +144,7 @@ static void *run(void *arg)
 		rc = intake_open(&in, s->c, INTAKE_FILL, s->n, from, s->err, sizeof(s->err));
 	if (!rc)
 		rc = read_log(s, in, furthest);
+	FAULT_POINT("round.scanned");
 	intake_close(in);
 	/* asked for after the last bit was set: what is appended later is the tail's to see, and
 	 * what fell off the start while it was read has expired as well */

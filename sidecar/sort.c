@@ -14,6 +14,7 @@
 #include "sort.h"
 #include "decide.h"
 #include "escape.h"
+#include "fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -315,6 +316,7 @@ static int append_file(struct sorter *s, const uint8_t *bytes, size_t len)
 	if (rc)
 		return rc;
 	s->spilled += len;
+	FAULT_POINT("sort.spill");
 	while (len) {
 		ssize_t n = pwrite(s->fd, bytes, len, s->end);
 		if (n < 0 && errno == EINTR)

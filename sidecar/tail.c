@@ -2,6 +2,7 @@
 #include "apply.h"
 #include "delta.h"
 #include "expire.h"
+#include "fault.h"
 #include "intake.h"
 #include "log.h"
 #include "metrics.h"
@@ -340,6 +341,7 @@ static int put_all(struct tail *t, struct state_txn *txn)
 					 .blind = t->catching };
 	int rc = b->n ? apply_batch(txn, b, &o, &t->counts, t->err, sizeof(t->err)) : 0;
 
+	FAULT_POINT("tail.applied");
 	if (!rc)
 		advance(t);
 	for (int p = 0; p < t->p->n && !rc; p++)
@@ -362,7 +364,9 @@ static int try_commit(struct tail *t)
 	memcpy(saved, t->rows, bytes);
 	t->err[0] = '\0';
 	if (!(rc = state_begin(t->p->state, &txn))) {
+		FAULT_POINT("tail.begun");
 		rc = put_all(t, txn);
+		FAULT_POINT("tail.put");
 		if (rc)
 			state_abort(txn);
 		else
@@ -456,6 +460,7 @@ static bool commit(struct tail *t)
 			return false;
 		began_us = metrics_clock_us();
 	}
+	FAULT_POINT("tail.committed");
 	count(t, &before, began_us);
 	if (said)
 		log_info(NULL, "there is space again for %s", t->p->config->state_dir);
@@ -465,6 +470,7 @@ static bool commit(struct tail *t)
 		delta_append(t->delta, intake_batch(t->in));
 	intake_clear(t->in);
 	pipeline_applied(t->p, t->rows, t->caught_up, t->waiting);
+	FAULT_POINT("tail.told");
 	return true;
 }
 
@@ -595,6 +601,7 @@ static bool start_scan(struct tail *t)
 	t->scan_again = false;
 	if (!rc && any && caught_up) {
 		log_info(NULL, "round: reading %s again", t->p->config->source_topic);
+		FAULT_POINT("round.scan");
 		rc = scan_start(&t->scan, t->p->config, t->p->n, bound);
 	}
 	free(bound);
@@ -647,6 +654,7 @@ static bool write_round(struct tail *t)
 		fail(t, rc);
 		return false;
 	}
+	FAULT_POINT("round.written");
 	log_info(NULL, "round: done, %llu keys were gone", (unsigned long long)counts.gone);
 	if (counts.expired)
 		say_expired(t, counts.expired);
@@ -743,8 +751,10 @@ static void *run(void *arg)
 {
 	struct tail *t = arg;
 
+	FAULT_POINT("tail.started");
 	wait_lease(t);
 	t->began_ms = tail_boot_ms();
+	FAULT_POINT("tail.lease_waited");
 	while (!pipeline_stopping(t->p)) {
 		int64_t now = tail_boot_ms();
 		t->lasted_ms = now - t->began_ms;
@@ -760,6 +770,7 @@ static void *run(void *arg)
 		}
 		if (!gather(t))
 			break;
+		FAULT_POINT("tail.gathered");
 		if (something_to_commit(t) && !commit(t))
 			break;
 		if (!go_round(t) || !go_expire(t))

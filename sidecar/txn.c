@@ -1,4 +1,5 @@
 #include "txn.h"
+#include "fault.h"
 #include "log.h"
 
 #include <stdio.h>
@@ -70,6 +71,7 @@ static enum txn_verdict init(struct txn *t)
 	for (;;) {
 		if (t->stopping(t->opaque))
 			return TXN_STOPPED;
+		FAULT_POINT("txn.init");
 		call_begin(t);
 		rd_kafka_error_t *e = rd_kafka_init_transactions(t->rk, CALL_MS);
 		call_end(t);
@@ -94,12 +96,14 @@ enum txn_verdict txn_open(struct txn *t, const struct config *c, const char *top
 
 	t->hooks = (struct kafka_hooks){ .counts = &t->counts,
 					 .max_message_bytes = max_message_bytes };
+	FAULT_POINT("txn.open");
 	t->rk = kafka_new(c, KAFKA_PUBLISH, &t->hooks, t->why, sizeof(t->why));
 	if (!t->rk)
 		return TXN_REFUSED;
 	v = init(t);
 	if (v != TXN_OK)
 		return v;
+	FAULT_POINT("txn.inited");
 	/* the first produce to a topic nobody asked about waits up to a second (before 2.10.1) */
 	t->topic = rd_kafka_topic_new(t->rk, topic, NULL);
 	if (t->topic && !rd_kafka_metadata(t->rk, 0, t->topic, &md, METADATA_MS))
@@ -216,6 +220,7 @@ static enum txn_verdict abort_because(struct txn *t, enum txn_verdict why)
 
 	if (why == TXN_FENCED || why == TXN_REOPEN)
 		return why;
+	FAULT_POINT("txn.abort");
 	call_begin(t);
 	rd_kafka_error_t *e = rd_kafka_abort_transaction(t->rk, 2 * CALL_MS);
 	call_end(t);
@@ -232,13 +237,19 @@ enum txn_verdict txn_end(struct txn *t, enum txn_verdict so_far,
 			 const rd_kafka_topic_partition_list_t *offsets,
 			 const rd_kafka_consumer_group_metadata_t *group, bool *committed)
 {
-	enum txn_verdict v = so_far == TXN_OK ? send_offsets(t, offsets, group) : so_far;
+	enum txn_verdict v = so_far;
 	bool unclear = false;
 
 	*committed = false;
+	if (v == TXN_OK) {
+		FAULT_POINT("txn.offsets");
+		v = send_offsets(t, offsets, group);
+	}
 	if (v != TXN_OK)
 		return abort_because(t, v);
+	FAULT_POINT("txn.commit");
 	v = commit(t, &unclear);
+	FAULT_POINT("txn.committed");
 	*committed = v == TXN_OK;
 	if (v != TXN_OK && !unclear)
 		return abort_because(t, v);

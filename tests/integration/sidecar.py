@@ -106,14 +106,16 @@ class Sidecar:
 
     # ------------------------------------------------------------ life
 
-    def start(self):
+    def start(self, fault=None):
+        """`fault`: what tests/faults/fault.c understands, in a build that has it."""
         if self.alive():
             raise RuntimeError("it runs already")
         self.starts += 1
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [program(), "run", "-F", self.config_path], stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, env=clean_environment(), preexec_fn=die_with_parent)
+                stdout=log, stderr=log, preexec_fn=die_with_parent,
+                env={**clean_environment(), **({"FAULT": fault} if fault else {})})
         return self
 
     def alive(self):
