@@ -21,7 +21,7 @@ static const struct row {
 	{ SOURCE, "Describe", ALWAYS, "partitions and offsets (Metadata, ListOffsets)" },
 	{ SOURCE, "DescribeConfigs", ALWAYS, "is it compacted, how long are tombstones kept" },
 	{ NOTIFICATIONS, "Write", PUBLISHING, "publish (AddPartitionsToTxn, Produce)" },
-	{ NOTIFICATIONS, "Read", PUBLISHING, "after a failover in a round: what was told already" },
+	{ NOTIFICATIONS, "Read", PUBLISHING, "in a round: what was told already" },
 	{ NOTIFICATIONS, "Describe", PUBLISHING, "partitions and offsets (Metadata, ListOffsets)" },
 	{ NOTIFICATIONS, "DescribeConfigs", PUBLISHING, "max.message.bytes, retention, policy" },
 	{ NOTIFICATIONS, "Create", CREATING, "notifications.create=true (CreateTopics)" },

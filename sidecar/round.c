@@ -84,9 +84,68 @@ static int find(struct sweep *w)
 	return w->at_end ? 0 : rc;
 }
 
+/* Where gone keys of what is stored below are told: at `due`, or where others have got meanwhile. */
+static int64_t place(const struct sweep *w, int p)
+{
+	int64_t published = scan_published(w->scan, p);
+	return published > w->rows[p].due ? published : w->rows[p].due;
+}
+
+/* The record as it was when it was told of last: its successor, which was gone when this looked. */
+static int as_told(struct sweep *w, const struct gone *g, const struct record *r,
+		   const struct told_key *k, const void **rec, size_t *rec_len)
+{
+	struct record now = { .flags = r->flags & RECORD_KEY,
+			      .partition = r->partition,
+			      .offset = k->offset,
+			      .timestamp_ms = k->ts_ms,
+			      .key = r->key,
+			      .key_len = r->key_len,
+			      .value = k->value,
+			      .value_len = k->value_len };
+	uint8_t *bytes = arena_alloc(&w->arena, record_bytes(&now));
+
+	if (!bytes)
+		return -ENOMEM;
+	record_encode(bytes, &now, g->skey, g->skey_len);
+	*rec = bytes;
+	*rec_len = record_bytes(&now);
+	return 0;
+}
+
+static int tell_one(struct sweep *w, struct state_txn *t, const struct gone *g,
+		    const struct record *r)
+{
+	int64_t at = place(w, g->partition);
+	bool old = r->offset < at;
+	const struct change c = { .partition = g->partition,
+				  .offset = old ? at : w->rows[g->partition].applied,
+				  .n = old ? w->n_due[g->partition] : w->n_end[g->partition],
+				  .op = CHANGE_DELETE,
+				  .cause = CAUSE_RECONCILE,
+				  .key = r->flags & RECORD_KEY ? r->key : g->skey,
+				  .key_len = r->flags & RECORD_KEY ? r->key_len : g->skey_len };
+	const struct told *told = scan_told(w->scan, g->partition);
+	const struct told_key *k = told ? told_last(told, c.key, c.key_len, r->offset) : NULL;
+	const void *rec = g->rec;
+	size_t rec_len = g->rec_len;
+	int rc = 0;
+
+	if (k && k->op == CHANGE_DELETE)
+		return 0;
+	if (k && k->value)
+		rc = as_told(w, g, r, k, &rec, &rec_len);
+	if (!rc)
+		rc = state_journal(t, &c, rec, rec_len, NULL, 0);
+	if (old)
+		w->n_due[g->partition]++;
+	else
+		w->n_end[g->partition]++;
+	return rc;
+}
+
 static int write_one(struct sweep *w, struct state_txn *t, const struct gone *g)
 {
-	struct state_partition *row = &w->rows[g->partition];
 	const void *rec;
 	struct record r = { 0 };
 	size_t len;
@@ -97,19 +156,8 @@ static int write_one(struct sweep *w, struct state_txn *t, const struct gone *g)
 	/* what fell off the log's start has expired, which is nobody's change */
 	bool expired = w->o->expiring && r.offset < scan_log_start(w->scan, g->partition);
 	w->n_expired += expired;
-	if (!rc && w->o->journal && !expired) {
-		bool old = r.offset < row->due;
-		const struct change c = {
-			.partition = g->partition,
-			.offset = old ? row->due : row->applied,
-			.n = old ? w->n_due[g->partition]++ : w->n_end[g->partition]++,
-			.op = CHANGE_DELETE,
-			.cause = CAUSE_RECONCILE,
-			.key = r.flags & RECORD_KEY ? r.key : g->skey,
-			.key_len = r.flags & RECORD_KEY ? r.key_len : g->skey_len
-		};
-		rc = state_journal(t, &c, g->rec, g->rec_len, NULL, 0);
-	}
+	if (!rc && w->o->journal && !expired)
+		rc = tell_one(w, t, g, &r);
 	return rc ? rc : state_del(t, g->skey, g->skey_len);
 }
 
@@ -161,10 +209,10 @@ static int find_all_next_n(struct sweep *w, int n)
 		const struct state_partition *row = &w->rows[p];
 		if (row->due < 0)
 			continue;
-		rc = find_next_n(v, p, row, row->due, &w->n_due[p]);
+		rc = find_next_n(v, p, row, place(w, p), &w->n_due[p]);
 		if (!rc)
 			rc = find_next_n(v, p, row, row->applied, &w->n_end[p]);
-		if (row->due == row->applied)
+		if (place(w, p) == row->applied)
 			w->n_end[p] = w->n_due[p];
 	}
 	state_view_end(v);

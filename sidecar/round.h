@@ -13,6 +13,10 @@
  *      change at `due`; a later one at (p, A, n), as the log change at r comes
  *      first.  Nothing else is applied meanwhile.
  *   5. due(p) is cleared with the last of them.
+ * Has another sidecar published up to P > due meanwhile, then P takes the place
+ * of due in 4, and what it has told since due is read back in 3: of a key whose
+ * delete was told nothing is, and one that was updated has its new value as old
+ * value.  Were it told at `due`, nobody would publish it.
  * While due(p) is set nothing at or after `due` is published, and the sidecar
  * is unfit.  A crash in 1 to 5 leaves due(p): the round is done again, and what
  * was journaled already is not stored any more.

@@ -19,6 +19,9 @@ struct scan {
 	const struct config *c;
 	int n;
 	int64_t *bound, *log_start, *log_end;
+	int64_t *due, *published;
+	struct told **told; /* [n]: by others from `due` on; NULL: nothing */
+	int32_t asking;     /* of told_read(): the partition */
 	bool *done;
 	struct bits *seen;
 	struct intake_events ev;
@@ -35,6 +38,8 @@ enum scan_state scan_state(const struct scan *s) { return (enum scan_state)atomi
 const char *scan_error(const struct scan *s) { return s->err; }
 int64_t scan_log_end(const struct scan *s, int32_t p) { return s->log_end[p]; }
 int64_t scan_log_start(const struct scan *s, int32_t p) { return s->log_start[p]; }
+int64_t scan_published(const struct scan *s, int32_t p) { return s->published[p]; }
+const struct told *scan_told(const struct scan *s, int32_t p) { return s->told[p]; }
 bool scan_covers(const struct scan *s, int32_t p) { return s->bound[p] >= 0; }
 bool scan_misses(const struct scan *s, int32_t p, int64_t offset)
 {
@@ -125,6 +130,63 @@ static int ask_watermarks(struct scan *s, rd_kafka_t *rk, int64_t *low, int64_t 
 	return 0;
 }
 
+/*
+ * The positions that are committed.  A transaction that is about to end is waited
+ * for; one that a dead leader has left open will be aborted, so what was committed
+ * before it counts.
+ */
+static int ask_published(struct scan *s, rd_kafka_t *rk)
+{
+	struct kafka_committed *c = calloc((size_t)s->n, sizeof(*c));
+	rd_kafka_t *peek = kafka_new(s->c, KAFKA_PEEK, NULL, s->err, sizeof(s->err));
+	int rc = c && peek ? 0 : -ENOMEM;
+	bool stable = true;
+
+	while (!rc && kafka_committed(stable ? rk : peek, s->c->source_topic, s->n, ANSWER_MS, c,
+				      s->err, sizeof(s->err))) {
+		if (atomic_load(&s->stop))
+			rc = -EINTR;
+		if (!stable)
+			usleep(RETRY_MS * 1000);
+		stable = !stable;
+	}
+	kafka_free(peek);
+	for (int p = 0; p < s->n && !rc; p++)
+		if (s->bound[p] >= 0 && c[p].offset > s->due[p] && c[p].offset <= s->bound[p])
+			s->published[p] = c[p].offset;
+	free(c);
+	return rc;
+}
+
+static bool is_removed(void *opaque, int64_t offset)
+{
+	const struct scan *s = opaque;
+	return offset >= 0 && scan_misses(s, s->asking, offset);
+}
+
+static int ask_told(struct scan *s, rd_kafka_t *rk)
+{
+	int rc = ask_published(s, rk);
+
+	for (int p = 0; p < s->n && !rc; p++) {
+		const struct told_what what = { .c = s->c,
+						.p = p,
+						.n = s->n,
+						.from = s->due[p],
+						.wanted = is_removed,
+						.opaque = s };
+		if (s->published[p] < 0)
+			continue;
+		log_info(NULL,
+			 "round: partition %d was published from %lld to %lld meanwhile: reading "
+			 "back what was told",
+			 p, (long long)s->due[p], (long long)s->published[p]);
+		s->asking = p;
+		rc = told_read(&s->told[p], &what, &s->stop, s->err, sizeof(s->err));
+	}
+	return rc;
+}
+
 static void *run(void *arg)
 {
 	struct scan *s = arg;
@@ -146,6 +208,8 @@ static void *run(void *arg)
 		rc = read_log(s, in, furthest);
 	FAULT_POINT("round.scanned");
 	intake_close(in);
+	if (!rc && s->due)
+		rc = ask_told(s, rk);
 	/* asked for after the last bit was set: what is appended later is the tail's to see, and
 	 * what fell off the start while it was read has expired as well */
 	if (!rc)
@@ -159,7 +223,8 @@ static void *run(void *arg)
 	return NULL;
 }
 
-int scan_start(struct scan **out, const struct config *c, int n, const int64_t *bound)
+int scan_start(struct scan **out, const struct config *c, int n, const int64_t *bound,
+	       const int64_t *due)
 {
 	struct scan *s = calloc(1, sizeof(*s));
 	size_t m = (size_t)n;
@@ -171,15 +236,22 @@ int scan_start(struct scan **out, const struct config *c, int n, const int64_t *
 	s->bound = calloc(m, sizeof(*s->bound));
 	s->log_start = calloc(m, sizeof(*s->log_start));
 	s->log_end = calloc(m, sizeof(*s->log_end));
+	s->published = calloc(m, sizeof(*s->published));
+	s->told = calloc(m, sizeof(*s->told));
+	if (due)
+		s->due = calloc(m, sizeof(*s->due));
 	s->done = calloc(m, sizeof(*s->done));
 	s->seen = calloc(m, sizeof(*s->seen));
 	s->ev.eof = calloc(m, sizeof(*s->ev.eof));
 	s->ev.eof_offset = calloc(m, sizeof(*s->ev.eof_offset));
 	if (!s->bound || !s->log_start || !s->log_end || !s->done || !s->seen || !s->ev.eof ||
-	    !s->ev.eof_offset)
+	    !s->ev.eof_offset || !s->published || !s->told || (due && !s->due))
 		goto out;
 	for (int p = 0; p < n; p++) {
 		s->bound[p] = bound[p];
+		s->published[p] = -1;
+		if (due)
+			s->due[p] = due[p];
 		s->done[p] = bound[p] <= 0;
 		s->offsets_all += bound[p] > 0 ? bound[p] : 0;
 	}
@@ -202,6 +274,11 @@ void scan_free(struct scan *s)
 		pthread_join(s->thread, NULL);
 	for (int p = 0; s->seen && p < s->n; p++)
 		bits_free(&s->seen[p]);
+	for (int p = 0; s->told && p < s->n; p++)
+		told_free(s->told[p]);
+	free(s->told);
+	free(s->published);
+	free(s->due);
 	free(s->seen);
 	free(s->bound);
 	free(s->log_start);

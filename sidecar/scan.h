@@ -17,13 +17,18 @@
 #define SCAN_H
 
 #include "config.h"
+#include "told.h"
 
 struct scan;
 
 enum scan_state { SCAN_RUNNING, SCAN_DONE, SCAN_FAILED };
 
-/** `bound` [n]: scan below this offset; -1: not this partition.  0 or -errno. */
-int scan_start(struct scan **out, const struct config *c, int n, const int64_t *bound);
+/**
+ * `bound` [n]: scan below this offset; -1: not this partition.  `due` [n]: where
+ * the gap began; NULL: nothing is published.  0 or -errno.
+ */
+int scan_start(struct scan **out, const struct config *c, int n, const int64_t *bound,
+	       const int64_t *due);
 enum scan_state scan_state(const struct scan *s);
 /** Why it failed; one line. */
 const char *scan_error(const struct scan *s);
@@ -36,6 +41,12 @@ bool scan_misses(const struct scan *s, int32_t p, int64_t offset);
 int64_t scan_log_end(const struct scan *s, int32_t p);
 /** Where the log began when the scan had ended: what is below may have fallen off it. */
 int64_t scan_log_start(const struct scan *s, int32_t p);
+/**
+ * Where another sidecar has published from `due` on while this one was away: how
+ * far, and what.  -1 and NULL: nobody has.
+ */
+int64_t scan_published(const struct scan *s, int32_t p);
+const struct told *scan_told(const struct scan *s, int32_t p);
 /** Stop and free; NULL is allowed. */
 void scan_free(struct scan *s);
 

@@ -589,12 +589,14 @@ static bool something_to_commit(struct tail *t)
 static bool start_scan(struct tail *t)
 {
 	int64_t *bound = calloc((size_t)t->p->n, sizeof(*bound));
+	int64_t *due = calloc((size_t)t->p->n, sizeof(*due));
 	bool any = false, caught_up = true;
-	int rc = bound ? 0 : -ENOMEM;
+	int rc = bound && due ? 0 : -ENOMEM;
 
 	for (int p = 0; p < t->p->n && !rc; p++) {
 		/* what was read until the end was seen may have been fetched before the gap */
 		bound[p] = t->rows[p].due >= 0 ? t->rows[p].applied : -1;
+		due[p] = t->rows[p].due;
 		any |= bound[p] >= 0;
 		caught_up &= t->caught_up[p] && !t->behind[p];
 	}
@@ -602,9 +604,11 @@ static bool start_scan(struct tail *t)
 	if (!rc && any && caught_up) {
 		log_info(NULL, "round: reading %s again", t->p->config->source_topic);
 		FAULT_POINT("round.scan");
-		rc = scan_start(&t->scan, t->p->config, t->p->n, bound);
+		rc = scan_start(&t->scan, t->p->config, t->p->n, bound,
+				t->p->publishing && !t->p->offsets_forgotten ? due : NULL);
 	}
 	free(bound);
+	free(due);
 	if (rc)
 		fail(t, rc);
 	return rc == 0;
