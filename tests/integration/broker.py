@@ -174,6 +174,7 @@ class _Broker:
         self.directory = directory
         self.port = port
         self.quorum_port = quorum_port
+        self.behind = None  # (the port a proxy listens on, the broker's for the proxy)
         self.process = None
         self.log_path = os.path.join(directory, "broker.log")
         self.data = os.path.join(directory, "data")
@@ -183,12 +184,14 @@ class Kafka:
     """A cluster of `n_brokers` nodes, each of them broker and controller.
 
     `overrides` are broker properties. A Kafka is ready when start() returns. Not for use from
-    several threads."""
+    several threads. `behind_proxy`: a second listener, of which clients are told the ports that a
+    Proxy of kafka_proxy.py takes."""
 
-    def __init__(self, n_brokers=1, overrides=None, heap="256m"):
+    def __init__(self, n_brokers=1, overrides=None, heap="256m", behind_proxy=False):
         self.n_brokers = n_brokers
         self._overrides = dict(overrides or {})
         self._heap = heap
+        self._behind_proxy = behind_proxy
         self._brokers = []
         self._groups = {}
         self._consumers = {}
@@ -221,6 +224,8 @@ class Kafka:
             directory = os.path.join(self.directory, f"node{i + 1}")
             os.makedirs(directory)
             self._brokers.append(_Broker(i + 1, directory, free_port(), free_port()))
+            if self._behind_proxy:
+                self._brokers[i].behind = (free_port(), free_port())
         for broker in self._brokers:
             self._format(broker)
             self._spawn(broker)
@@ -374,8 +379,25 @@ class Kafka:
             "controller.quorum.election.timeout.ms": 500,
             "controller.quorum.fetch.timeout.ms": 1000,
         }
+        if broker.behind:
+            outside, inside = broker.behind
+            properties["listeners"] += f",PROXIED://127.0.0.1:{inside}"
+            properties["advertised.listeners"] = (f"PLAINTEXT://127.0.0.1:{broker.port},"
+                                                  f"PROXIED://127.0.0.1:{outside}")
+            properties["listener.security.protocol.map"] = (
+                "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT")
+            properties["inter.broker.listener.name"] = "PLAINTEXT"
         properties.update(self._overrides)
         return properties
+
+    @property
+    def behind(self):
+        """(the port a proxy listens on, the port it connects to), one for each broker."""
+        return [b.behind for b in self._brokers]
+
+    @property
+    def proxied_bootstrap(self):
+        return ",".join(f"127.0.0.1:{outside}" for outside, _ in self.behind)
 
     def _spawn(self, broker):
         command = ["java", f"-Xmx{self._heap}", "-Xms64m", "-XX:+UseSerialGC",
