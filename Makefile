@@ -123,10 +123,10 @@ SIM_WRAP := pthread_create pthread_join pthread_clockjoin_np pthread_mutex_init 
 	pthread_mutex_destroy pthread_mutex_lock pthread_mutex_trylock pthread_mutex_unlock \
 	pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_timedwait \
 	pthread_cond_signal pthread_cond_broadcast clock_gettime usleep nanosleep \
-	open64 openat64 close fdopendir fopen64 renameat getrandom isatty _exit \
+	open64 openat64 close fdopendir fopen64 renameat getrandom isatty fork _exit \
 	mdb_env_create mdb_env_close mdb_txn_begin mdb_txn_commit mdb_txn_abort log_write \
 	state_make_durable state_trim state_journal decide_fitness decide_is_whole \
-	decide_round_due scan_misses readback_has pipeline_applied tail_start
+	decide_round_due scan_misses readback_has pipeline_applied tail_start kafka_ending
 $B/tests/simulation/sidecar.a: $(MOD_OBJ)
 	@mkdir -p $(@D) && rm -f $@
 	$(call say,AR)

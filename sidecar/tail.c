@@ -30,6 +30,8 @@ enum {
 	EXPIRE_EVERY_MS = 60000, /* a walk over all keys for what has expired, at most */
 };
 
+#define AWAY_UNKNOWN INT64_MAX
+
 struct confirmed {
 	int64_t log_start, end, wall_ms, boot_ms;
 };
@@ -50,6 +52,8 @@ struct tail {
 	bool *caught_up;    /* [n]: the opposite, as the others see it */
 	bool *behind;       /* [n]: no EOF event since a gap was crossed */
 	bool *holes;        /* [n]: offsets were not there, since the last EOF event */
+	bool *blind;        /* [n]: absent keys may have been there unseen */
+	int64_t *next;      /* [n]: the offset that would leave no hole */
 	bool *transactions; /* [n]: the log has ended behind its last record: it has markers */
 	struct standing *standings;
 	struct apply_counts counts;
@@ -84,7 +88,8 @@ int64_t tail_boot_ms(void) { return clock_ms(CLOCK_BOOTTIME); }
 
 /* ---- positions ---- */
 
-/* Time since the last EOF event by the clock that says more; -1: never. */
+/* Time since the last EOF event by the clock that says more; -1: never; AWAY_UNKNOWN: no clock can
+ * tell, as the host was booted and its wall clock has gone back. */
 static int64_t away_ms(const struct state_partition *row)
 {
 	int64_t wall = clock_ms(CLOCK_REALTIME) - row->caught_wall_ms;
@@ -93,7 +98,7 @@ static int64_t away_ms(const struct state_partition *row)
 	if (row->caught_wall_ms < 0)
 		return -1;
 	if (row->caught_boot_ms < 0) /* another boot: only the wall clock can tell */
-		return wall > 0 ? wall : 0;
+		return wall >= 0 ? wall : AWAY_UNKNOWN;
 	return wall > boot ? wall : boot;
 }
 
@@ -173,6 +178,23 @@ static bool was_paused(const struct tail *t, int64_t retention)
 	return decide_round_due(ms > t->lasted_ms ? ms : t->lasted_ms, retention, true);
 }
 
+static void say_gap(const struct tail *t, int p, int64_t away, int64_t retention)
+{
+	const char *topic = t->p->config->source_topic;
+
+	if (away == AWAY_UNKNOWN)
+		log_info(NULL,
+			 "%s [%d] was last read to its end nobody knows when: the host was booted "
+			 "since, and its clock has gone back; looking for deletes that were purged "
+			 "unseen",
+			 topic, p);
+	else
+		log_info(NULL,
+			 "%s [%d] was last read to its end %lld s ago, more than half of "
+			 "delete.retention.ms=%lld: looking for deletes that were purged unseen",
+			 topic, p, (long long)(away / 1000), (long long)retention);
+}
+
 /*
  * The batch that crosses a gap stores where the gap began, before it moves the
  * position.  Whether there was one.
@@ -193,11 +215,7 @@ static bool cross_gap(struct tail *t, int p)
 		return gap;
 	}
 	if (gap)
-		log_info(NULL,
-			 "%s [%d] was last read to its end %lld s ago, more than half of "
-			 "delete.retention.ms=%lld: looking for deletes that were purged unseen",
-			 t->p->config->source_topic, p, (long long)(away / 1000),
-			 (long long)retention);
+		say_gap(t, p, away, retention);
 	else if (!(t->p->config->reconcile == RECONCILE_ALWAYS && !t->always_done) && !t->forced)
 		return false;
 	row->due = row->applied;
@@ -261,9 +279,7 @@ static void advance(struct tail *t)
 	for (size_t i = 0; i < b->n; i++) {
 		const struct batch_record *r = &b->v[i];
 		struct ring *ring = &t->rings[r->rec.partition];
-		int64_t *applied = &t->rows[r->rec.partition].applied;
-		t->holes[r->rec.partition] |= r->rec.offset != *applied;
-		*applied = r->rec.offset + 1;
+		t->rows[r->rec.partition].applied = r->rec.offset + 1;
 		ring->a[ring->n++ % STATE_ANCHORS] =
 			(struct state_anchor){ r->rec.offset, r->rec.timestamp_ms,
 					       record_hash(r->key, r->key_len) };
@@ -333,12 +349,30 @@ static int put_status(struct tail *t, struct state_txn *txn)
 	return state_meta_set(txn, "ready", ready ? "1" : "0");
 }
 
+/* A key that is absent may have had values in a hole: see decide_transition(). */
+static void look_for_holes(struct tail *t)
+{
+	const struct batch *b = intake_batch(t->in);
+
+	for (int p = 0; p < t->p->n; p++)
+		t->next[p] = t->rows[p].applied;
+	for (size_t i = 0; i < b->n; i++) {
+		const struct record *r = &b->v[i].rec;
+		t->holes[r->partition] |= r->offset != t->next[r->partition];
+		t->next[r->partition] = r->offset + 1;
+	}
+	for (int p = 0; p < t->p->n; p++)
+		t->blind[p] = t->catching[p] || t->holes[p];
+}
+
 static int put_all(struct tail *t, struct state_txn *txn)
 {
 	struct batch *b = intake_batch(t->in);
 	const struct apply_options o = { .moved = t->p->config->source_moved,
 					 .journal = t->p->publishing,
-					 .blind = t->catching };
+					 .blind = t->blind };
+
+	look_for_holes(t);
 	int rc = b->n ? apply_batch(txn, b, &o, &t->counts, t->err, sizeof(t->err)) : 0;
 
 	FAULT_POINT("tail.applied");
@@ -815,6 +849,8 @@ static void free_tail(struct tail *t)
 	free(t->caught_up);
 	free(t->behind);
 	free(t->holes);
+	free(t->blind);
+	free(t->next);
 	free(t->transactions);
 	free(t->standings);
 	free(t->confirmed);
@@ -835,6 +871,8 @@ static int make(struct tail *t, const struct state_partition *rows)
 	t->caught_up = calloc(n, sizeof(*t->caught_up));
 	t->behind = calloc(n, sizeof(*t->behind));
 	t->holes = calloc(n, sizeof(*t->holes));
+	t->blind = calloc(n, sizeof(*t->blind));
+	t->next = calloc(n, sizeof(*t->next));
 	t->transactions = calloc(n, sizeof(*t->transactions));
 	t->standings = calloc(n, sizeof(*t->standings));
 	t->confirmed = calloc(n, sizeof(*t->confirmed));
@@ -843,8 +881,8 @@ static int make(struct tail *t, const struct state_partition *rows)
 	t->ev.eof_offset = calloc(n, sizeof(*t->ev.eof_offset));
 	from = calloc(n, sizeof(*from));
 	if (!t->rows || !t->rings || !t->catching || !t->caught_up || !t->behind || !t->holes ||
-	    !t->transactions || !t->standings || !t->confirmed || !t->expired || !t->ev.eof ||
-	    !t->ev.eof_offset || !from) {
+	    !t->blind || !t->next || !t->transactions || !t->standings || !t->confirmed ||
+	    !t->expired || !t->ev.eof || !t->ev.eof_offset || !from) {
 		free(from);
 		return -ENOMEM;
 	}

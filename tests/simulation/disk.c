@@ -42,7 +42,7 @@ static struct synced { /* the meta pages of a file, as they are on the disk */
 } files[FILES_MAX];
 static int n_files;
 static char root[60];
-static pid_t process;
+bool sim_is_child;
 
 static struct holdings *mine(void)
 {
@@ -134,6 +134,17 @@ FILE *__wrap_fopen64(const char *path, const char *mode)
 	return __real_fopen64(path, mode);
 }
 
+pid_t __real_fork(void);
+pid_t __wrap_fork(void);
+
+pid_t __wrap_fork(void)
+{
+	pid_t pid = __real_fork();
+
+	sim_is_child |= pid == 0 && this_host();
+	return pid;
+}
+
 ssize_t __wrap_getrandom(void *buf, size_t len, unsigned flags)
 {
 	(void)flags;
@@ -152,7 +163,7 @@ void __wrap__exit(int code)
 {
 	struct host *h = this_host();
 
-	if (getpid() != process || !h)
+	if (sim_is_child || !h)
 		__real__exit(code);
 	say("host %d: _exit(%d)", h->id, code);
 	host_die(h, DEATH_KILL);
@@ -266,8 +277,7 @@ int __wrap_mdb_txn_begin(MDB_env *env, MDB_txn *parent, unsigned flags, MDB_txn 
 {
 	struct holdings *m = mine();
 
-	if (getpid() == process)
-		sim_point();
+	sim_point();
 	int rc = __real_mdb_txn_begin(env, parent, flags, txn);
 	if (!rc && m) {
 		if (m->n_txns == TXNS_MAX)
@@ -346,8 +356,7 @@ void disk_start(void)
 {
 	const char *where = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
 
-	process = getpid();
-	snprintf(root, sizeof(root), "%s/sidenote-simulation-%d", where, (int)process);
+	snprintf(root, sizeof(root), "%s/sidenote-simulation-%d", where, (int)getpid());
 	if (mkdir(root, 0700) && errno != EEXIST) {
 		perror(root);
 		exit(1);

@@ -229,7 +229,7 @@ void sim_point(void)
 {
 	struct host *h;
 
-	if (!current)
+	if (!current || sim_is_child)
 		return;
 	h = current->host;
 	sim_now += chance_below(POINT_US);

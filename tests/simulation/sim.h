@@ -85,6 +85,7 @@ extern int n_hosts, n_partitions;
 
 struct fiber;
 extern int64_t sim_now;
+extern bool sim_is_child;     /* a process that the program forked: nothing is simulated */
 struct host *this_host(void); /* NULL: not in a fiber of a host */
 
 /** A fiber of a host; of none (NULL) for the simulation's own. */

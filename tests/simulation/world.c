@@ -263,10 +263,14 @@ static void lose_state(struct host *h)
 	memset(h->seen, 0, sizeof(h->seen));
 }
 
+/*
+ * Back by so much that a clock which was behind before a boot is seen to be: by
+ * less, and no clock can tell how long the host was away.
+ */
 static void jump_clock(struct host *h)
 {
 	int64_t us =
-		one_in(2) ? chance_between(-3600, 3600) * SECOND : chance_between(-30, 30) * SECOND;
+		one_in(2) ? chance_between(1, 3600) * SECOND : -chance_between(600, 3600) * SECOND;
 	say("host %d: clock jumps by %lld s", h->id, (long long)(us / SECOND));
 	h->wall += us;
 }
