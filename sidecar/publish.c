@@ -65,10 +65,13 @@ struct publisher {
 	struct position *at, *next;
 	uint32_t *told, *next_told;   /* [n]: notified at exactly at.offset, next.offset */
 	struct position *committed;   /* [n]: as last known */
-	struct readback *told_before; /* [n]: of P.offset, by whoever led before */
-	int64_t *gap_until;           /* [n] */
-	bool *moved;                  /* [n]: goes into this commit */
-	bool all_offsets;             /* the next commit names every partition */
+	struct readback *told_before; /* [n]: whose end was told, by whoever led before ... */
+	int64_t *told_since;          /* [n]: ... of records from here on; INT64_MAX: unknown */
+	int lacks;                    /* a partition where more of that has to be known; -1: none */
+	int64_t lacks_since;
+	int64_t *gap_until; /* [n] */
+	bool *moved;        /* [n]: goes into this commit */
+	bool all_offsets;   /* the next commit names every partition */
 
 	struct arena arena;
 	struct entry *entries;
@@ -151,6 +154,23 @@ static bool told_already(const struct publisher *pub, const struct change *c, in
 	       readback_has(&pub->told_before[p], c->before.offset);
 }
 
+/* Whether that is not known yet; then what has to be read back for this entry and those after it. */
+static int lacks_told(struct publisher *pub, struct state_view *v, struct change *c, int p)
+{
+	int rc = 0;
+
+	if (c->cause != CAUSE_RECONCILE || !c->has_before || c->before.offset >= pub->told_since[p])
+		return 0;
+	pub->lacks = p;
+	pub->lacks_since = c->before.offset;
+	while (!rc && c->cause == CAUSE_RECONCILE) {
+		if (c->has_before && c->before.offset < pub->lacks_since)
+			pub->lacks_since = c->before.offset;
+		rc = state_view_journal_next(v, c);
+	}
+	return rc && rc != -ENOENT ? rc : 1;
+}
+
 static int take_entry(struct publisher *pub, const struct change *c, int p, int64_t applied)
 {
 	struct position after = position_after(c->offset, c->n);
@@ -187,7 +207,7 @@ static int collect_partition(struct publisher *pub, struct state_view *v, int p)
 	rc = state_view_journal(v, p, pub->at[p].offset, pub->at[p].n, &c);
 	/* at the very end of what was applied stand gone keys, where nothing came after `due` */
 	while (!rc && !full(pub) && (c.offset < limit || (row.due < 0 && c.offset == limit))) {
-		if ((rc = take_entry(pub, &c, p, row.applied)))
+		if ((rc = lacks_told(pub, v, &c, p)) || (rc = take_entry(pub, &c, p, row.applied)))
 			return rc;
 		rc = state_view_journal_next(v, &c);
 	}
@@ -212,6 +232,7 @@ static int collect(struct publisher *pub)
 	pub->n_entries = pub->bytes = 0;
 	pub->skipped = 0;
 	pub->txnid = state_view_txnid(v);
+	pub->lacks = -1;
 	for (int i = 0; i < pub->p->n && !rc; i++)
 		rc = collect_partition(pub, v, (pub->first + i) % pub->p->n);
 	pub->first = (pub->first + 1) % pub->p->n;
@@ -496,22 +517,31 @@ static int read_committed(struct publisher *pub, struct standing *s)
 	return rc ? TXN_REOPEN : TXN_OK;
 }
 
-/* Begin at `from`: what was told at exactly that offset must not be told again. */
-static int take_told(struct publisher *pub, int p, struct position from)
+static void begin_at(struct publisher *pub, int p, struct position from)
 {
-	char err[300];
-
 	readback_free(&pub->told_before[p]);
+	pub->told_since[p] = INT64_MAX;
 	pub->at[p] = (struct position){ from.offset, 0 };
 	pub->told[p] = from.n;
-	if (from.n == 0)
-		return TXN_OK;
-	log_info(NULL, "publisher: partition %d: reading the last %u notifications back", p,
-		 from.n);
+}
+
+/* What a round has found must not be told again. */
+static int read_told(struct publisher *pub)
+{
+	const int p = pub->lacks;
+	char err[300];
+
+	log_info(NULL,
+		 "publisher: partition %d: reading back what was told of records from %" PRId64, p,
+		 pub->lacks_since);
 	FAULT_POINT("publish.readback");
-	if (!readback_run(pub->p->config, p, from.n, &pub->stop, &pub->told_before[p], err,
-			  sizeof(err)))
+	readback_free(&pub->told_before[p]);
+	pub->told_since[p] = INT64_MAX;
+	if (!readback_run(pub->p->config, p, pub->lacks_since, &pub->stop, &pub->told_before[p],
+			  err, sizeof(err))) {
+		pub->told_since[p] = pub->lacks_since;
 		return TXN_OK;
+	}
 	if (!stopping(pub))
 		log_warn("SN-READBACK", "%s; trying again", err);
 	return TXN_REOPEN;
@@ -537,7 +567,7 @@ static int take_positions(struct publisher *pub)
 		v = PUB_YIELD;
 	}
 	for (int p = 0; p < pub->p->n && v == TXN_OK; p++)
-		v = take_told(pub, p, decide_publish_from(&s[p]));
+		begin_at(pub, p, decide_publish_from(&s[p]));
 	for (int p = 0; p < pub->p->n && v == TXN_OK; p++) {
 		pub->gap_until[p] = decide_gap_until(&s[p], pub->self);
 		if (pub->gap_until[p] >= 0)
@@ -569,6 +599,8 @@ static int publish_once(struct publisher *pub)
 {
 	int rc = collect(pub);
 
+	if (rc > 0)
+		return read_told(pub);
 	if (rc) {
 		pipeline_end(pub->p, rc == -EBADMSG ? OUTCOME_BROKEN : OUTCOME_UNREACHABLE,
 			     rc == -EBADMSG ? "SN-JOURNAL-CHECKSUM" : "SN-STATE-IO",
@@ -689,6 +721,7 @@ static void free_publisher(struct publisher *pub)
 	for (int p = 0; pub->told_before && p < pub->p->n; p++)
 		readback_free(&pub->told_before[p]);
 	free(pub->told_before);
+	free(pub->told_since);
 	free(pub->gap_until);
 	free(pub->moved);
 	if (pub->group)
@@ -723,10 +756,12 @@ static int make(struct publisher *pub)
 	pub->told = calloc(n, sizeof(*pub->told));
 	pub->next_told = calloc(n, sizeof(*pub->next_told));
 	pub->told_before = calloc(n, sizeof(*pub->told_before));
+	pub->told_since = calloc(n, sizeof(*pub->told_since));
 	pub->gap_until = calloc(n, sizeof(*pub->gap_until));
 	pub->moved = calloc(n, sizeof(*pub->moved));
 	if (!pub->entries || !pub->at || !pub->next || !pub->committed || !pub->told ||
-	    !pub->next_told || !pub->told_before || !pub->gap_until || !pub->moved)
+	    !pub->next_told || !pub->told_before || !pub->told_since || !pub->gap_until ||
+	    !pub->moved)
 		return -ENOMEM;
 	for (size_t p = 0; p < n; p++)
 		pub->committed[p].offset = -1;

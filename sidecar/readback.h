@@ -1,11 +1,12 @@
 /*
- * readback.h - which gone keys were notified already, and by whom does not
+ * readback.h - which records' end was notified already, and by whom does not
  * matter.
  *
- * P = (due, n) with n > 0: n notifications of partition p stand in the
- * notification topic for changes at exactly this offset.  Sidecars may have
- * found different gone keys, in another order; what was notified is recognised
- * by (partition, before_offset), which is unique over all updates and deletes.
+ * A round finds keys that are gone, and not where in the log they were deleted.
+ * Another sidecar may have read the tombstone in time, or may have found the
+ * same in a round of its own, in another order and at another offset, and have
+ * said so while this one was away.  What was notified is recognised by
+ * (partition, before_offset), which is unique over all updates and deletes.
  */
 #ifndef READBACK_H
 #define READBACK_H
@@ -13,6 +14,7 @@
 #include "config.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 struct readback {
 	int64_t *before; /* offsets of records whose end was notified, ascending */
@@ -20,15 +22,16 @@ struct readback {
 };
 
 /**
- * Read the last `n` such notifications for partition p of the source topic.
- * 0, or < 0 with err; *stop ends it early.
+ * Everything told of partition p of the source topic that ended a record at or
+ * after `since`: what tells of it comes after it.  0, or < 0 with err; *stop
+ * ends it early.
  */
-int readback_run(const struct config *c, int32_t p, uint32_t n, const atomic_bool *stop,
+int readback_run(const struct config *c, int32_t p, int64_t since, const atomic_bool *stop,
 		 struct readback *out, char *err, size_t err_len);
 bool readback_has(const struct readback *r, int64_t before_offset);
 void readback_free(struct readback *r);
 
-/** The offset in an id `<topic>/<p>/<offset>/gone`; -1: another id. */
-int64_t readback_gone_offset(const char *topic, int32_t p, const void *id, size_t len);
+/** The offset in an id `<topic>/<p>/<offset>`, *gone: with `/gone` after it; -1: another id. */
+int64_t readback_offset(const char *topic, int32_t p, const void *id, size_t len, bool *gone);
 
 #endif

@@ -22,7 +22,13 @@ static void test_a_bit_is_what_it_was_set_to_and_no_neighbour(void **state)
 	assert_false(bits_get(&b, 0));
 }
 
-static int64_t gone(const char *id) { return readback_gone_offset("t.x", 3, id, strlen(id)); }
+static int64_t gone(const char *id)
+{
+	bool is_gone;
+	int64_t offset = readback_offset("t.x", 3, id, strlen(id), &is_gone);
+
+	return is_gone ? offset : -1;
+}
 
 static void test_only_the_id_of_a_gone_key_of_this_partition_counts(void **state)
 {
@@ -38,6 +44,16 @@ static void test_only_the_id_of_a_gone_key_of_this_partition_counts(void **state
 	assert_int_equal(gone("t.x/3/42/gone "), -1);
 	assert_int_equal(gone("t.x/3/99999999999999999999/gone"), -1);
 	assert_int_equal(gone(""), -1);
+}
+
+static void test_the_id_of_another_change_has_the_offset_of_its_record(void **state)
+{
+	bool is_gone = true;
+
+	(void)state;
+	assert_int_equal(readback_offset("t.x", 3, "t.x/3/42", 8, &is_gone), 42);
+	assert_false(is_gone);
+	assert_int_equal(readback_offset("t.x", 3, "t.x/3/42/", 9, &is_gone), -1);
 }
 
 static void test_what_was_read_back_is_found_and_nothing_else(void **state)
@@ -56,6 +72,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_bit_is_what_it_was_set_to_and_no_neighbour),
 		cmocka_unit_test(test_only_the_id_of_a_gone_key_of_this_partition_counts),
+		cmocka_unit_test(test_the_id_of_another_change_has_the_offset_of_its_record),
 		cmocka_unit_test(test_what_was_read_back_is_found_and_nothing_else),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
