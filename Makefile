@@ -5,6 +5,7 @@
 #   make test          install what testing takes, build, then: unit, lint, integration
 #   make unit|lint|integration|prove|bench|fuzz       one of them alone
 #   make simulate SEEDS=1-10000    the sidecar over a model of Kafka, one run for each seed
+#   make plants        bugs on purpose: the simulation must find each
 #   make deps          install what is missing (Debian 12 and 13)
 #   make fmt|docs      apply .clang-format; refresh what is generated from the program
 #   make install       PREFIX=/usr/local DESTDIR=
@@ -195,6 +196,8 @@ few-seeds: $(SIM)
 	@echo "== $(SIM)"; $(SIM) --seeds 1-200
 simulate: $(SIM)
 	@$(SIM) --seeds $(SEEDS) --jobs $(shell nproc)
+plants: $(SIM)
+	@tests/simulation/plants
 lint: $B/sidenote $(if $(SAN)$(FAULTS),,$(SO) $(SIM))
 	@failed=; for t in tests/lint/*; do $$t || failed="$$failed $${t##*/}"; done; \
 	if [ "$$failed" ]; then echo "lint: FAILED:$$failed"; exit 1; fi; echo "lint: all passed"
@@ -247,7 +250,7 @@ clean:
 distclean: clean
 	rm -rf build
 
-.PHONY: all tests deps demo test unit few-seeds simulate lint integration prove bench fuzz run-fuzz \
+.PHONY: all tests deps demo test unit few-seeds simulate plants lint integration prove bench fuzz run-fuzz \
 	fmt docs install clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

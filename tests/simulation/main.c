@@ -33,10 +33,7 @@ static bool stop_at_first;
 static void usage(void)
 {
 	fprintf(stderr, "usage: run [--seed N | --seeds A-B] [--jobs N] [--plant NAME] [--first] "
-			"[-v]\nplants:");
-	for (int i = 1; i < PLANTS; i++)
-		fprintf(stderr, " %s", plant_names[i]);
-	fputc('\n', stderr);
+			"[-v] | --plants\n");
 	exit(2);
 }
 
@@ -53,6 +50,11 @@ static void arguments(int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
 		const char *value = i + 1 < argc ? argv[i + 1] : "";
+		if (!strcmp(argv[i], "--plants")) {
+			for (int p = 1; p < PLANTS; p++)
+				puts(plant_names[p]);
+			exit(0);
+		}
 		if (!strcmp(argv[i], "-v"))
 			sim_verbose = true;
 		else if (!strcmp(argv[i], "--first"))
