@@ -28,6 +28,38 @@ static MDB_val val(const void *bytes, size_t len)
 	return (MDB_val){ .mv_size = len, .mv_data = (void *)bytes };
 }
 
+/* ---- failures ---- */
+
+/*
+ * LMDB calls a write that was cut short EIO, whatever cut it.  Ask the disk:
+ * bytes behind the last page are nobody's, and there was no room for them.
+ */
+static bool disk_is_full(const struct state *st)
+{
+	static const uint8_t probe[64 << 10];
+	struct stat s;
+	int fd;
+	if (mdb_env_get_fd(st->env, &fd) || fstat(fd, &s))
+		return false;
+	ssize_t n = pwrite(fd, probe, sizeof(probe), s.st_size);
+	return n < 0 ? errno == ENOSPC || errno == EDQUOT || errno == EFBIG
+		     : n < (ssize_t)sizeof(probe);
+}
+
+/*
+ * What a failed write means.  -ENOSPC: try again when there is room.  -EIO may
+ * have come from fdatasync(), after which the kernel's page cache and the disk
+ * may differ without a sign: nothing more is written until a reopen.
+ */
+static int write_failed(struct state *st, int rc)
+{
+	if (rc == -EDQUOT || rc == -EFBIG || (rc == -EIO && disk_is_full(st)))
+		return -ENOSPC;
+	if (rc == -EIO || rc == MDB_PANIC)
+		atomic_store(&st->broken, rc);
+	return rc;
+}
+
 /* ---- begin ---- */
 
 static int forget_boot_times(struct state *st, MDB_txn *t)
@@ -65,6 +97,15 @@ static int greet(struct state *st, MDB_txn *t)
 	return rc;
 }
 
+/* A sync has failed since the last commit. */
+static int settle(struct state *st)
+{
+	pthread_mutex_lock(&st->syncing);
+	int rc = state_sync(st);
+	pthread_mutex_unlock(&st->syncing);
+	return rc ? write_failed(st, rc) : 0;
+}
+
 static int open_cursors(struct state_txn *t)
 {
 	int rc = mdb_cursor_open(t->txn, t->st->records, &t->records);
@@ -78,6 +119,8 @@ int state_begin(struct state *st, struct state_txn **out)
 	int rc = atomic_load(&st->broken);
 	if (!rc && !st->filling)
 		rc = lease_rotate(&st->lease);
+	if (!rc && atomic_load(&st->doubtful))
+		rc = settle(st);
 	if (rc)
 		return rc;
 	struct state_txn *t = calloc(1, sizeof(*t));
@@ -101,36 +144,6 @@ int state_begin(struct state *st, struct state_txn **out)
 }
 
 /* ---- end ---- */
-
-/*
- * LMDB calls a write that was cut short EIO, whatever cut it.  Ask the disk:
- * bytes behind the last page are nobody's, and there was no room for them.
- */
-static bool disk_is_full(const struct state *st)
-{
-	static const uint8_t probe[64 << 10];
-	struct stat s;
-	int fd;
-	if (mdb_env_get_fd(st->env, &fd) || fstat(fd, &s))
-		return false;
-	ssize_t n = pwrite(fd, probe, sizeof(probe), s.st_size);
-	return n < 0 ? errno == ENOSPC || errno == EDQUOT || errno == EFBIG
-		     : n < (ssize_t)sizeof(probe);
-}
-
-/*
- * What a failed write means.  -ENOSPC: try again when there is room.  -EIO may
- * have come from fdatasync(), after which the kernel's page cache and the disk
- * may differ without a sign: nothing more is written until a reopen.
- */
-static int write_failed(struct state *st, int rc)
-{
-	if (rc == -EDQUOT || rc == -EFBIG || (rc == -EIO && disk_is_full(st)))
-		return -ENOSPC;
-	if (rc == -EIO || rc == MDB_PANIC)
-		atomic_store(&st->broken, rc);
-	return rc;
-}
 
 /*
  * Keep the file longer than its last page, by an unwritten margin.
@@ -160,6 +173,22 @@ static int64_t wall_clock_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+static int sync_and_commit(struct state_txn *t)
+{
+	struct state *st = t->st;
+	pthread_mutex_lock(&st->syncing);
+	int rc = atomic_load(&st->broken);
+	if (rc) {
+		mdb_txn_abort(t->txn);
+	} else {
+		rc = code_from_mdb(mdb_txn_commit(t->txn)); /* frees the cursors too, always */
+		if (rc && !st->filling)
+			atomic_store(&st->doubtful, true);
+	}
+	pthread_mutex_unlock(&st->syncing);
+	return rc;
+}
+
 int state_commit(struct state_txn *t)
 {
 	struct state *st = t->st;
@@ -171,7 +200,7 @@ int state_commit(struct state_txn *t)
 		return write_failed(st, rc);
 	}
 	FAULT_POINT("state.commit");
-	rc = code_from_mdb(mdb_txn_commit(t->txn)); /* frees the cursors too, also on failure */
+	rc = sync_and_commit(t);
 	free(t);
 	if (rc)
 		return write_failed(st, rc);

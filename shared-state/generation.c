@@ -41,9 +41,21 @@ static int lock_writer(int dirfd, int *out)
 	return 0;
 }
 
+static int sync_dir(int dirfd, const char *name)
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	int rc = fsync(fd) ? -errno : 0;
+	close(fd);
+	return rc;
+}
+
 static int open_dir(const char *path, int *out)
 {
-	if (mkdir(path, 0750) == 0) {
+	bool made = mkdir(path, 0750) == 0;
+	int rc;
+	if (made) {
 		if (chmod(path, 02750)) /* mkdir ignores the set-group-id bit and obeys the umask */
 			return -errno;
 	} else if (errno != EEXIST) {
@@ -52,6 +64,10 @@ static int open_dir(const char *path, int *out)
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
+	if (made && (rc = sync_dir(fd, ".."))) {
+		close(fd);
+		return rc;
+	}
 	*out = fd;
 	return 0;
 }
@@ -160,16 +176,6 @@ int generation_make(struct state_dir *d, char name[GENERATION_NAME_BYTES])
 	return rc;
 }
 
-static int sync_dir(int dirfd, const char *name)
-{
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	int rc = fsync(fd) ? -errno : 0;
-	close(fd);
-	return rc;
-}
-
 int generation_switch(struct state_dir *d, const char *name)
 {
 	int rc = sync_dir(d->fd, name);
@@ -178,8 +184,8 @@ int generation_switch(struct state_dir *d, const char *name)
 	FAULT_POINT("generation.switch");
 	if (unlinkat(d->fd, CURRENT_NEW, 0) && errno != ENOENT)
 		return -errno;
-	if (symlinkat(name, d->fd, CURRENT_NEW) || renameat(d->fd, CURRENT_NEW, d->fd, CURRENT) ||
-	    fsync(d->fd))
+	if (symlinkat(name, d->fd, CURRENT_NEW) || fsync(d->fd) ||
+	    renameat(d->fd, CURRENT_NEW, d->fd, CURRENT) || fsync(d->fd))
 		return -errno;
 	return 0;
 }
@@ -206,10 +212,15 @@ void state_dir_sweep(struct state_dir *d)
 	DIR *dir = list(d->fd);
 	if (!dir)
 		return;
+	bool synced = false; /* the one that is to stay has to be the current one on disk too */
 	for (struct dirent *e; (e = readdir(dir));) {
 		int64_t n = generation_number(e->d_name);
-		if (n >= 0 && n != d->filling && strcmp(e->d_name, current) != 0)
-			remove_generation(d->fd, e->d_name);
+		if (n < 0 || n == d->filling || !strcmp(e->d_name, current))
+			continue;
+		if (!synced && fsync(d->fd))
+			break;
+		synced = true;
+		remove_generation(d->fd, e->d_name);
 	}
 	closedir(dir);
 }
@@ -309,12 +320,21 @@ static int walk(MDB_txn *t, MDB_dbi dbi, int (*check)(const MDB_val *, const MDB
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+enum { EXIT_DAMAGED = 255 }; /* others are errno: nothing is known about the file */
+
 /* LMDB found a page that makes no sense; it would print and abort(). */
 static void give_up(MDB_env *env, const char *msg)
 {
 	(void)env;
 	(void)msg;
-	_exit(1);
+	_exit(EXIT_DAMAGED);
+}
+
+static int exit_code(int rc)
+{
+	rc = code_from_mdb(rc);
+	bool damaged = rc == -EBADMSG || rc == -ENOENT || rc == -ENOTSUP || rc <= -EXIT_DAMAGED;
+	return damaged ? EXIT_DAMAGED : -rc;
 }
 
 /* In the child: nothing is freed, it is about to exit. */
@@ -356,13 +376,14 @@ int generation_verify(const struct state_dir *d, const char *name)
 		signal(SIGBUS, SIG_DFL);
 		signal(SIGSEGV, SIG_DFL);
 		close(d->lock_fd); /* or a killed parent's lock would live on here */
-		_exit(walk_all(path) ? 1 : 0);
+		_exit(exit_code(walk_all(path)));
 	}
 	int rc = child < 0 ? -errno : 0, status = 0;
 	free(path);
 	while (!rc && waitpid(child, &status, 0) < 0)
 		rc = errno == EINTR ? 0 : -errno;
 	if (!rc && status)
-		rc = -EBADMSG;
+		rc = WIFEXITED(status) && WEXITSTATUS(status) != EXIT_DAMAGED ? -WEXITSTATUS(status)
+									      : -EBADMSG;
 	return rc;
 }

@@ -9,10 +9,14 @@
  * A generation is never rewritten in place.  A new one is filled beside it,
  * and then:
  *   1. its data is synced, then its directory;
- *   2. `current.new` is made as a link to it and renamed over `current`;
- *   3. <dir> is synced.
- * A crash before 2 leaves the old generation current, after 2 the new one; the
- * other is swept away later.  Readers that have the old file open keep it.
+ *   2. `current.new` is made as a link to it;
+ *   3. <dir> is synced: not every file system writes names in the order in which
+ *      they were made, and the rename must not come before what it leads to;
+ *   4. `current.new` is renamed over `current`;
+ *   5. <dir> is synced.
+ * A crash before 4 leaves the old generation current, after 5 the new one, in
+ * between one of them; the other is swept away later, when 5 has been done.
+ * Readers that have the old file open keep it.
  *
  * lock.mdb is opened by LMDB alone: closing any other descriptor of it would
  * drop the process's fcntl locks.
@@ -42,7 +46,7 @@ int generation_current(int dirfd, char name[GENERATION_NAME_BYTES]);
 int64_t generation_number(const char *name);
 /** Make the next generation's directory, empty but for lock.mdb. */
 int generation_make(struct state_dir *d, char name[GENERATION_NAME_BYTES]);
-/** Steps 1 (directory part) to 3 above. */
+/** Steps 1 (directory part) to 5 above. */
 int generation_switch(struct state_dir *d, const char *name);
 
 /*
@@ -62,7 +66,8 @@ int generation_wanted_bytes(int fd, uint64_t *bytes);
 
 /**
  * Read every page that is in use and every checksum, in a child process which
- * may die of it.  0 or -EBADMSG; takes as long as reading the file does.
+ * may die of it.  0 or -EBADMSG; another code: it could not be done (-ENOMEM, say).
+ * Takes as long as reading the file does.
  */
 int generation_verify(const struct state_dir *d, const char *name);
 

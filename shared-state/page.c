@@ -82,8 +82,9 @@ static int read_sizes(struct pages *f)
 	struct stat st;
 	if (fstat(f->fd, &st))
 		return -errno;
-	if (pread(f->fd, meta, sizeof(meta), 0) != sizeof(meta))
-		return -EBADMSG;
+	ssize_t n = pread(f->fd, meta, sizeof(meta), 0);
+	if (n != sizeof(meta))
+		return n < 0 ? -errno : -EBADMSG;
 	f->page_bytes = get_le32(meta + META_FREE);
 	f->map_bytes = get_le64(meta + META_MAP_BYTES);
 	atomic_init(&f->file_bytes, (uint64_t)st.st_size);

@@ -134,7 +134,7 @@ static void boot_id(char out[UUID_TEXT_BYTES])
 static int make_uuid(char out[UUID_TEXT_BYTES])
 {
 	uint8_t b[16];
-	if (getrandom(b, sizeof(b), 0) != sizeof(b))
+	if (getrandom(b, sizeof(b), 0) != sizeof(b)) /* so few come whole, or not at all */
 		return -errno;
 	b[6] = (b[6] & 0x0f) | 0x40;
 	b[8] = (b[8] & 0x3f) | 0x80;
@@ -153,6 +153,7 @@ static struct state *new_state(struct state_dir *d, const struct state_identity 
 	if (!st)
 		return NULL;
 	st->dir = d;
+	pthread_mutex_init(&st->syncing, NULL); /* never fails for a plain one */
 	st->lease_ms = o->lease_ms;
 	st->cluster_id = strdup(who->cluster_id);
 	boot_id(st->boot_id);
@@ -178,6 +179,7 @@ void state_close(struct state *st)
 		mdb_env_close(st->env);
 	if (st->filling)
 		st->dir->filling = -1;
+	pthread_mutex_destroy(&st->syncing);
 	free(st->cluster_id);
 	free(st->buf);
 	free(st);
@@ -290,10 +292,24 @@ static int load(struct state *st, const struct state_identity *who, const char *
 	else
 		rc = check_meta(st, t, who, path, err, err_len);
 	mdb_txn_commit(t); /* keeps the database handles */
-	/* what was read back may be in the page cache only, the newest commit's meta page at least
-	 */
 	atomic_store(&st->durable, txnid ? txnid - 1 : 0);
 	return rc;
+}
+
+/*
+ * What was read may be in the page cache only, and not even on its way to the
+ * disk: if the last process ended because a sync had failed.  Where there is no
+ * room for it, the first batch waits.
+ */
+static int settle(struct state *st, const char *path, char *err, size_t err_len)
+{
+	atomic_store(&st->doubtful, true);
+	pthread_mutex_lock(&st->syncing);
+	int rc = state_sync(st);
+	pthread_mutex_unlock(&st->syncing);
+	if (!rc || rc == -ENOSPC || rc == -EDQUOT)
+		return 0;
+	return code_say(rc, err, err_len, "%s/data.mdb: cannot be synced: %s", path, code_name(rc));
 }
 
 /* A crash right after a commit may leave the file short of pages that nobody needs. */
@@ -360,6 +376,8 @@ static int open_current(struct state *st, const struct state_identity *who, char
 		goto out;
 	}
 	rc = load(st, who, path, err, err_len);
+	if (!rc)
+		rc = settle(st, path, err, err_len);
 	st->lease.lease_ms = st->lease_ms;
 	st->waits = true;
 	FAULT_POINT("state.opened");
@@ -408,31 +426,64 @@ static int last_txnid(struct state *st, uint64_t *txnid)
 	return code_from_mdb(rc);
 }
 
+/*
+ * Both meta pages as they are, so that they are on their way to the disk again.
+ * Whatever they lead to was synced before they were written for the first time.
+ */
+static int rewrite_meta(const struct state *st, int fd)
+{
+	size_t len = 2 * st->page_bytes;
+	uint8_t *pages = malloc(len);
+	if (!pages)
+		return -ENOMEM;
+	ssize_t n = pread(fd, pages, len, 0);
+	if (n == (ssize_t)len)
+		n = pwrite(fd, pages, len, 0);
+	int rc = n < 0 ? -errno : n == (ssize_t)len ? 0 : -EIO;
+	free(pages);
+	return rc;
+}
+
+/*
+ * A sync that failed once proves nothing when it succeeds later: the kernel may
+ * have dropped what it could not write, and takes it for written.  Of commits that
+ * have returned this can only be the newest meta page.  Without it on disk, the
+ * second commit from here would overwrite pages of what is there.
+ */
+int state_sync(struct state *st)
+{
+	uint64_t last = 0; /* gcc 14 does not see that 0 means written */
+	int fd, rc = last_txnid(st, &last);
+	if (!rc)
+		rc = code_from_mdb(mdb_env_get_fd(st->env, &fd));
+	if (!rc && atomic_load(&st->doubtful))
+		rc = rewrite_meta(st, fd);
+	if (!rc && fdatasync(fd))
+		rc = -errno;
+	atomic_store(&st->doubtful, rc != 0);
+	if (!rc)
+		atomic_raise(&st->durable, last);
+	return rc;
+}
+
 int state_make_durable(struct state *st, uint64_t txnid)
 {
-	int rc = atomic_load(&st->broken), fd;
+	int rc = atomic_load(&st->broken);
 	if (rc || atomic_load(&st->durable) >= txnid)
 		return rc;
-	/* asked before syncing: of a commit that comes meanwhile only a part may be covered */
-	uint64_t last = 0; /* gcc 14 does not see that 0 means written */
-	rc = last_txnid(st, &last);
-	if (rc)
-		return rc;
-	if (txnid > last)
-		return -EINVAL;
-	FAULT_POINT("state.sync");
-	rc = mdb_env_get_fd(st->env, &fd);
-	if (!rc && fdatasync(fd))
-		rc = errno;
-	if (rc) {
-		/* the kernel may have dropped the dirty pages: a second attempt proves nothing */
-		rc = code_from_mdb(rc);
-		atomic_store(&st->broken, rc);
-		return rc;
+	pthread_mutex_lock(&st->syncing);
+	rc = atomic_load(&st->broken);
+	if (!rc && atomic_load(&st->durable) < txnid) {
+		FAULT_POINT("state.sync");
+		rc = state_sync(st);
+		FAULT_POINT("state.synced");
+		if (rc)
+			atomic_store(&st->broken, rc);
+		else if (atomic_load(&st->durable) < txnid)
+			rc = -EINVAL; /* there is no such commit */
 	}
-	FAULT_POINT("state.synced");
-	atomic_raise(&st->durable, last);
-	return 0;
+	pthread_mutex_unlock(&st->syncing);
+	return rc;
 }
 
 /* ---- making a new one ---- */

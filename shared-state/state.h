@@ -53,7 +53,7 @@ void state_dir_close(struct state_dir *d);
 void state_dir_sweep(struct state_dir *d);
 /**
  * Read all of the current generation and check every checksum, in a child
- * process: 0 or -EBADMSG.  Takes as long as reading the file; for use after -EIO.
+ * process: 0 or -EBADMSG, or why that could not be done.  Takes as long as reading the file; for use after -EIO.
  */
 int state_dir_verify(struct state_dir *d, char *err, size_t err_len);
 

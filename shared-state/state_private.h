@@ -7,6 +7,7 @@
 #include "state.h"
 
 #include <lmdb.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 enum { UUID_TEXT_BYTES = 37 };
@@ -30,7 +31,15 @@ struct state {
 	uint8_t *buf;                  /* grows to the longest journal entry */
 	size_t buf_len;
 	_Atomic uint64_t durable; /* the last commit that survives a power cut */
-	atomic_int broken;        /* the first failure after which the disk is not to be trusted */
+	/*
+	 * Held while committing and while syncing.  If a sync fails, the kernel may have
+	 * dropped whatever was written before it, and tells one of those who sync only.
+	 * So nothing but the newest meta page may be on its way to the disk when the
+	 * publisher syncs, and no pages of a commit that does not come to know.
+	 */
+	pthread_mutex_t syncing;
+	atomic_bool doubtful; /* that meta page may have been dropped: see state_sync() */
+	atomic_int broken;    /* the first failure after which the disk is not to be trusted */
 };
 
 struct state_txn {
@@ -56,6 +65,9 @@ int64_t state_inode(const struct state *st);
 
 /** Whether the boot that caught_boot_ms values belong to is the running one. */
 bool state_same_boot_in(struct state *st, MDB_txn *t);
+
+/** Make everything that is committed durable; `syncing` is held. */
+int state_sync(struct state *st);
 
 /** After a commit: see batch.c. */
 void state_lengthen_file(const struct state *st);
