@@ -110,6 +110,8 @@ struct batch_record *batch_add(struct batch *b, const void *key, size_t key_len)
 		if (!skey)
 			return NULL;
 		r->skey_len = record_stored_key(skey, key, key_len);
+		if (!r->skey_len)
+			return NULL;
 		r->skey = skey;
 		r->rec.flags = RECORD_KEY;
 		r->rec.key = key;

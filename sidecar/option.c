@@ -362,8 +362,18 @@ void option_init(const struct option_table *t, void *c)
 
 	clear(t, c);
 	for (size_t i = 0; i < t->n_rows; i++)
-		if (t->rows[i].def && parse(c, &t->rows[i], t->rows[i].def, err, sizeof(err)))
-			abort(); /* out of memory, or a row of the table contradicts itself */
+		if (t->rows[i].def &&
+		    parse(c, &t->rows[i], t->rows[i].def, err, sizeof(err)) == -EINVAL)
+			abort(); /* a row of the table contradicts itself */
+}
+
+int option_check_defaults(const struct option_table *t, const void *c, char *err, size_t err_len)
+{
+	for (size_t i = 0; i < t->n_rows; i++)
+		if (is_text(t->rows[i].type) && t->rows[i].def &&
+		    !*(char **)field_of(c, &t->rows[i]))
+			return refuse_memory(err, err_len);
+	return 0;
 }
 
 void option_free(const struct option_table *t, void *c)
@@ -387,7 +397,10 @@ int option_check_required(const struct option_table *t, const void *c, char *err
 {
 	char missing[MESSAGE_MAX] = "";
 	size_t n = 0;
+	int rc = option_check_defaults(t, c, err, err_len);
 
+	if (rc)
+		return rc;
 	for (size_t i = 0; i < t->n_rows; i++)
 		if (t->rows[i].unset == option_required && !*(char **)field_of(c, &t->rows[i]))
 			n += snprintf(missing + n, sizeof(missing) - n, "%s%s", n ? ", " : "",

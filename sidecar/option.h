@@ -74,12 +74,17 @@ extern const char option_required[];
 /** What log.level and log.format accept. */
 extern const struct option_word option_log_levels[], option_log_formats[];
 
-/** Fill `c`, which may be uninitialized, with the defaults; option_free() frees what that took. */
+/**
+ * Fill `c`, which may be uninitialized, with the defaults; option_free() frees what that took.
+ * Out of memory is told by those that read or check options.
+ */
 void option_init(const struct option_table *t, void *c);
 void option_free(const struct option_table *t, void *c);
 
 int option_set(const struct option_table *t, void *c, const char *name, const char *value,
 	       char *err, size_t err_len);
+/** -ENOMEM: option_init() has run out of memory. */
+int option_check_defaults(const struct option_table *t, const void *c, char *err, size_t err_len);
 /** Every required option was given, kafka.bootstrap.servers among them. */
 int option_check_required(const struct option_table *t, const void *c, char *err, size_t err_len);
 

@@ -245,7 +245,8 @@ int option_sources(const struct option_table *t, void *c, int argc, char **argv,
 {
 	int n, rc;
 
-	if ((rc = gather(argc, argv, &n, err, err_len)) ||
+	if ((rc = option_check_defaults(t, c, err, err_len)) ||
+	    (rc = gather(argc, argv, &n, err, err_len)) ||
 	    (rc = each_flag(t, c, n, argv, 'F', option_file, err, err_len)) ||
 	    (rc = option_environment(t, c, environ, err, err_len)) ||
 	    (rc = each_flag(t, c, n, argv, 'X', set_argument, err, err_len)))
