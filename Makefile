@@ -114,6 +114,9 @@ $B/sidenote: $(MAIN_OBJ) $(MOD_OBJ) $(TSAN_OBJ) $(FAULT_OBJ) $B/libsharedstate.a
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -pie -o $@ $^ $(LIBS)
 
+# Before libc, so that calls can be made to fail, or watched: see tests/faults/interpose.h.
+INTERPOSED := $(addprefix $B/tests/faults/,interpose.o small.o disk.o)
+$B/tests/test_nth_failure $B/tests/test_power_cut: $(INTERPOSED)
 # One program per tests/test_*.c, linked with all there is except main().
 $B/tests/%: $B/tests/%.o $(MOD_OBJ) $(TSAN_OBJ) $(FAULT_OBJ) $B/libsharedstate.a
 	$(call say,LD)
@@ -254,4 +257,5 @@ distclean: clean
 	fmt docs install clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(MAIN_OBJ) $(MOD_OBJ) $(TESTS:=.o) $(FUZZERS:=.o) $(TSAN_OBJ) $(SIM_OBJ))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(MAIN_OBJ) $(MOD_OBJ) $(TESTS:=.o) $(FUZZERS:=.o) $(TSAN_OBJ) \
+	$(SIM_OBJ) $(INTERPOSED))

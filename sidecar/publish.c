@@ -293,15 +293,11 @@ static int produce(struct publisher *pub)
 					   c.cause == CAUSE_RECONCILE ? NOTE_RECONCILE
 					   : en->gap                  ? NOTE_GAP
 								      : NOTE_LOG,
-<<<<<<< HEAD
 					   en->reached, now, &n);
-=======
-					   now, &n);
 		if (rc == -ENOMEM) {
 			pipeline_end(pub->p, OUTCOME_UNREACHABLE, "SN-MEMORY", "out of memory");
 			return TXN_STOPPED;
 		}
->>>>>>> 3da84c4 (Out of memory: a long key without its digest is not dropped from a fill, defaults that could not be copied are said)
 		if (rc) {
 			pipeline_end(pub->p, OUTCOME_BROKEN, "SN-JOURNAL-CHECKSUM",
 				     "a journal entry of %s cannot be read: %s",
