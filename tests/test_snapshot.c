@@ -107,16 +107,19 @@ static void test_get_of_several_keys_prints_a_line_for_each_found(void **state)
 	assert_non_null(strstr(told, "no such key: none"));
 }
 
-static void test_get_as_json_has_position_headers_and_value(void **state)
+static void test_get_as_json_has_position_token_headers_and_value(void **state)
 {
 	make_snapshot(*state, "1");
 	assert_int_equal(verb(cmd_get, *state, "--json a header b\\x01"), EXIT_DONE);
 	assert_string_equal(
-		out, "{\"key\":\"a\",\"partition\":3,\"offset\":41,\"value\":{\"x\": 1}}\n"
-		     "{\"key\":\"header\",\"partition\":3,\"offset\":41,\"headers\":[{\"name\":"
-		     "\"schema\",\"value\":\"AQ==\"}],\"value\":{\"sidenote.base64\":\"\"}}\n"
-		     "{\"key\":\"b\\\\x01\",\"partition\":3,\"offset\":41,\"value\":"
-		     "{\"sidenote.base64\":\"cGxhaW4KdGV4dA==\"}}\n");
+		out,
+		"{\"key\":\"a\",\"partition\":3,\"offset\":41,\"token\":\"3:42\",\"value\":{\"x\": "
+		"1}}\n"
+		"{\"key\":\"header\",\"partition\":3,\"offset\":41,\"token\":\"3:42\",\"headers\":["
+		"{\"name\":"
+		"\"schema\",\"value\":\"AQ==\"}],\"value\":{\"sidenote.base64\":\"\"}}\n"
+		"{\"key\":\"b\\\\x01\",\"partition\":3,\"offset\":41,\"token\":\"3:42\",\"value\":"
+		"{\"sidenote.base64\":\"cGxhaW4KdGV4dA==\"}}\n");
 }
 
 static void test_get_waits_for_a_position_that_is_there(void **state)
@@ -221,7 +224,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		test_with_dir(test_get_prints_one_value_as_it_is),
 		test_with_dir(test_get_of_several_keys_prints_a_line_for_each_found),
-		test_with_dir(test_get_as_json_has_position_headers_and_value),
+		test_with_dir(test_get_as_json_has_position_token_headers_and_value),
 		test_with_dir(test_get_waits_for_a_position_that_is_there),
 		test_with_dir(test_scan_prints_keys_in_order_with_prefix_and_limit),
 		test_with_dir(test_stat_tells_in_its_status_whether_the_snapshot_is_ready),

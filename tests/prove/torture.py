@@ -145,8 +145,7 @@ class Chaos:
             self.kafka.resume(i)
         self.kafka.wait_ready()
         for s in self.sidecars:
-            if not s.alive():
-                s.start()
+            self.revive(s)
 
     def _whole_cluster(self):
         """One broker at a time: a second one would stop the cluster, which proves nothing."""
@@ -166,20 +165,28 @@ class Chaos:
                 return
             getattr(self, what)(broker, wait)
         else:
-            if not sidecar.alive():  # dead by an event before, or by itself: as systemd would
-                self.counts["revived"] += 1
-                sidecar.start()
+            self.revive(sidecar)
             getattr(self, what)(sidecar, wait)
         self.counts[what] += 1
 
+    def revive(self, sidecar):
+        """As systemd would. It may end by itself to be started again (3), and for nothing else."""
+        if sidecar.alive():
+            return
+        status = sidecar.process.returncode
+        if status not in (0, 3, -signal.SIGKILL, -signal.SIGTERM):
+            raise AssertionError(f"ended by itself with {status}\n{sidecar.evidence(200)}")
+        self.counts["ended_by_itself"] += status == 3
+        sidecar.start()
+
     def kill(self, sidecar, wait):
         sidecar.kill9()
-        self._after(wait / 3, lambda: sidecar.alive() or sidecar.start())
+        self._after(wait / 3, lambda: self.revive(sidecar))
 
     def lose_state(self, sidecar, wait):
         sidecar.kill9()
         sidecar.remove_state()
-        self._after(wait / 3, lambda: sidecar.alive() or sidecar.start())
+        self._after(wait / 3, lambda: self.revive(sidecar))
 
     def stop(self, sidecar, wait):
         sidecar.cont()
@@ -187,7 +194,7 @@ class Chaos:
         status = sidecar.wait_exit(timeout=120)
         if status not in (0, -signal.SIGTERM):  # the latter: it had hardly begun
             raise AssertionError(f"SIGTERM: ended with {status}\n{sidecar.evidence()}")
-        self._after(wait / 3, lambda: sidecar.alive() or sidecar.start())
+        self._after(wait / 3, lambda: self.revive(sidecar))
 
     def pause(self, sidecar, wait):
         sidecar.stop()
