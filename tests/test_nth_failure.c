@@ -400,7 +400,7 @@ static int tell(enum note_format format, enum note_encoding encoding)
 	struct notice r = { 0 };
 	struct note n;
 	envelope_init(&e, &o);
-	int rc = envelope_make(&e, c, NOTE_LOG, 5, &n);
+	int rc = envelope_make(&e, c, NOTE_LOG, 10, 5, &n);
 	if (!rc && !(rc = notice_open(&r, &n)) &&
 	    (r.op != 'u' || r.after_len != c->after.value_len || r.before_len != 7 ||
 	     memcmp(r.after, c->after.value, r.after_len)))
