@@ -21,6 +21,7 @@ struct head {
 
 struct delta {
 	int fd;
+	atomic_int users;
 	atomic_llong written; /* bytes, whole batches */
 	atomic_int failed;    /* -errno */
 	int64_t taken;
@@ -37,6 +38,7 @@ int delta_open(struct delta **out, const char *dir, char *err, size_t err_len)
 
 	if (!d)
 		return -ENOMEM;
+	atomic_store(&d->users, 1);
 	d->fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (d->fd < 0) {
 		int rc = -errno;
@@ -48,9 +50,15 @@ int delta_open(struct delta **out, const char *dir, char *err, size_t err_len)
 	return 0;
 }
 
+struct delta *delta_share(struct delta *d)
+{
+	atomic_fetch_add(&d->users, 1);
+	return d;
+}
+
 void delta_close(struct delta *d)
 {
-	if (!d)
+	if (!d || atomic_fetch_sub(&d->users, 1) > 1)
 		return;
 	close(d->fd);
 	free(d->out);

@@ -15,6 +15,8 @@ struct delta;
 
 /** 0 or -errno with one line. */
 int delta_open(struct delta **out, const char *dir, char *err, size_t err_len);
+/** Also for a second user, who closes it too: the last one frees it. */
+struct delta *delta_share(struct delta *d);
 void delta_close(struct delta *d); /* NULL is allowed */
 
 /**

@@ -303,6 +303,8 @@ void rebuild_free(struct rebuild *r)
 		return;
 	atomic_store(&r->stop, true);
 	join(r);
+	if (r->delta)
+		delta_fail(r->delta, -ECANCELED); /* the tail, if it follows still, lets go of it */
 	delta_close(r->delta);
 	state_close(r->fresh);
 	batch_free(&r->batch);

@@ -58,10 +58,11 @@ struct tail {
 	struct standing *standings;
 	struct apply_counts counts;
 	int64_t last_commit_ms;
-	bool waiting, denied;        /* said so in the log */
-	struct scan *scan;           /* of the round that is under way; NULL: none */
-	bool scan_again;             /* another gap was crossed meanwhile */
-	int64_t began_ms, lasted_ms; /* of this and the last turn of the loop, CLOCK_BOOTTIME */
+	bool waiting, denied; /* said so in the log */
+	struct scan *scan;    /* of the round that is under way; NULL: none */
+	bool scan_again;      /* another gap was crossed meanwhile */
+	/* this turn of the loop began, by CLOCK_BOOTTIME and the wall clock; the last one took */
+	int64_t began_ms, began_wall_ms, lasted_ms;
 	int64_t round_said_ms;
 	bool always_done;      /* reconcile=always: once per start */
 	bool forced;           /* somebody asked for a round */
@@ -170,10 +171,26 @@ void tail_confirm(struct tail *t, int part, int64_t log_start, int64_t end, int6
 
 void tail_confirmed_all(struct tail *t) { atomic_store(&t->confirmed_all, true); }
 
+/* Since this turn began, by the clock that says more: a machine that is paused stops one of them. */
+static int64_t turn_ms(const struct tail *t)
+{
+	int64_t boot = tail_boot_ms() - t->began_ms;
+	int64_t wall = clock_ms(CLOCK_REALTIME) - t->began_wall_ms;
+
+	return wall > boot ? wall : boot;
+}
+
+static void begin_turn(struct tail *t)
+{
+	t->lasted_ms = t->began_wall_ms ? turn_ms(t) : 0;
+	t->began_ms = tail_boot_ms();
+	t->began_wall_ms = clock_ms(CLOCK_REALTIME);
+}
+
 /* Whether this thread may just have been kept from running for too long: stopped, or by a disk. */
 static bool was_paused(const struct tail *t, int64_t retention)
 {
-	int64_t ms = tail_boot_ms() - t->began_ms;
+	int64_t ms = turn_ms(t);
 
 	return decide_round_due(ms > t->lasted_ms ? ms : t->lasted_ms, retention, true);
 }
@@ -265,7 +282,8 @@ static void take_follower(struct tail *t)
 	if (t->wanted) {
 		for (int p = 0; p < t->p->n; p++)
 			t->wanted_from[p] = t->rows[p].applied;
-		t->delta = t->wanted;
+		delta_close(t->delta); /* of a rebuild that failed */
+		t->delta = delta_share(t->wanted);
 		t->wanted = NULL;
 	}
 	pthread_mutex_unlock(&t->lock);
@@ -468,6 +486,18 @@ static void count(const struct tail *t, const struct apply_counts *before, int64
 	}
 }
 
+/* The rebuild may have failed, and be gone: then this is the last user. */
+static void append_delta(struct tail *t)
+{
+	if (!t->delta)
+		return;
+	delta_append(t->delta, intake_batch(t->in));
+	if (delta_failed(t->delta)) {
+		delta_close(t->delta);
+		t->delta = NULL;
+	}
+}
+
 /* Commit; wait out a full disk.  False: the pipeline is ending. */
 static bool commit(struct tail *t)
 {
@@ -500,8 +530,7 @@ static bool commit(struct tail *t)
 		log_info(NULL, "there is space again for %s", t->p->config->state_dir);
 	t->last_commit_ms = clock_ms(CLOCK_MONOTONIC);
 	settle(t);
-	if (t->delta)
-		delta_append(t->delta, intake_batch(t->in));
+	append_delta(t);
 	intake_clear(t->in);
 	pipeline_applied(t->p, t->rows, t->caught_up, t->waiting);
 	FAULT_POINT("tail.told");
@@ -791,12 +820,9 @@ static void *run(void *arg)
 
 	FAULT_POINT("tail.started");
 	wait_lease(t);
-	t->began_ms = tail_boot_ms();
 	FAULT_POINT("tail.lease_waited");
 	while (!pipeline_stopping(t->p)) {
-		int64_t now = tail_boot_ms();
-		t->lasted_ms = now - t->began_ms;
-		t->began_ms = now;
+		begin_turn(t);
 		take_follower(t);
 		memset(t->ev.eof, 0, (size_t)t->p->n * sizeof(*t->ev.eof));
 		metrics_set(METRIC_TAIL_WAITING, t->waiting);

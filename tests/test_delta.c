@@ -131,6 +131,20 @@ static void test_a_directory_that_is_not_there_is_named(void **state)
 	assert_non_null(strstr(err, "/nonexistent/dir"));
 }
 
+/* A rebuild that failed is gone while the tail still follows it. */
+static void test_a_delta_lives_until_its_last_user_has_closed_it(void **state)
+{
+	struct delta *d = open_delta(state), *second;
+	struct batch b = { 0 };
+
+	second = delta_share(d);
+	delta_fail(d, -ECANCELED);
+	delta_close(d);
+	delta_append(second, &b);
+	assert_int_equal(delta_failed(second), -ECANCELED);
+	delta_close(second);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -139,6 +153,7 @@ int main(void)
 		test_with_dir(test_an_empty_key_and_a_long_one_come_back_whole),
 		test_with_dir(test_after_a_failure_nothing_is_appended),
 		cmocka_unit_test(test_a_directory_that_is_not_there_is_named),
+		test_with_dir(test_a_delta_lives_until_its_last_user_has_closed_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,8 +51,10 @@ static void arguments(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		const char *value = i + 1 < argc ? argv[i + 1] : "";
 		if (!strcmp(argv[i], "--plants")) {
+			/* one fence of two gone is not to be seen: the other holds */
 			for (int p = 1; p < PLANTS; p++)
-				puts(plant_names[p]);
+				if (p != PLANT_NO_GENERATION)
+					puts(plant_names[p]);
 			exit(0);
 		}
 		if (!strcmp(argv[i], "-v"))

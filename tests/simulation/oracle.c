@@ -27,7 +27,8 @@ struct told {
 
 struct passed {
 	bool known, seen, removed, by_self;
-	int teller;
+	int teller; /* host, and what its state has seen */
+	uint8_t (*by)[OFFSETS_MAX];
 };
 
 static struct told told[PARTITIONS_MAX][OFFSETS_MAX], gone[PARTITIONS_MAX][OFFSETS_MAX];
@@ -36,6 +37,25 @@ static bool gone_used[PARTITIONS_MAX][OFFSETS_MAX];
 static int64_t start[PARTITIONS_MAX], committed[PARTITIONS_MAX];
 static char committed_by[PARTITIONS_MAX][40];
 static int64_t highest;
+
+enum { STATES_MAX = 32 };
+static struct {
+	char uuid[40];
+	uint8_t seen[PARTITIONS_MAX][OFFSETS_MAX];
+} states[STATES_MAX];
+static int n_states;
+
+uint8_t (*oracle_seen(const char *uuid))[OFFSETS_MAX]
+{
+	for (int i = 0; i < n_states; i++)
+		if (!strcmp(states[i].uuid, uuid))
+			return states[i].seen;
+	if (n_states == STATES_MAX)
+		abort();
+	memset(&states[n_states], 0, sizeof(states[0]));
+	snprintf(states[n_states].uuid, sizeof(states[0].uuid), "%s", uuid);
+	return states[n_states++].seen;
+}
 
 void oracle_reset(void)
 {
@@ -48,6 +68,7 @@ void oracle_reset(void)
 		committed_by[p][0] = '\0';
 	}
 	highest = 0;
+	n_states = 0;
 }
 
 /* ---- while it runs ---- */
@@ -60,10 +81,13 @@ static void by_of(const char *metadata, char by[40])
 
 static void passed_by(struct host *teller, int p, int64_t from, int64_t to, bool by_self)
 {
+	uint8_t(*seen)[OFFSETS_MAX] = oracle_seen(committed_by[p]);
+
 	for (int64_t o = from; o < to && o < source[p].n; o++)
 		passed[p][o] = (struct passed){ .known = true,
 						.teller = teller->id,
-						.seen = teller->seen[p][o],
+						.by = seen,
+						.seen = seen[p][o],
 						.removed = source[p].v[o].removed,
 						.by_self = by_self };
 	if (to > highest)
@@ -309,23 +333,42 @@ static bool is_wanted(const struct chain *c, const struct entry *e)
 	return f->notifications_unchanged || !is_same_value(version(c, c->cur), e);
 }
 
-static void check_gone(struct chain *c)
+static void check_gone(struct chain *c, int64_t o)
 {
-	struct told *t = &gone[c->p][c->cur];
+	struct told *t = &gone[c->p][o];
 
-	in_order(c, t, c->cur);
-	gone_used[c->p][c->cur] = true;
-	if (t->op != 'd' || t->before_offset != c->cur ||
-	    !shows(t->before, t->before_len, version(c, c->cur)))
-		violation("[%d] %lld gone: told wrongly", c->p, (long long)c->cur);
+	in_order(c, t, o);
+	gone_used[c->p][o] = true;
+	if (t->op != 'd' || t->before_offset != o ||
+	    !shows(t->before, t->before_len, version(c, o)))
+		violation("[%d] %lld gone: told wrongly", c->p, (long long)o);
 	c->cur = -1;
 	c->debt = -1;
+}
+
+/*
+ * The delete at `o` as a round told it: of the version that the teller of what came
+ * before had, or of a later one, which another sidecar had read, or of an earlier one
+ * with the same value.  -1: not at all.
+ */
+static int64_t told_as_gone(const struct chain *c, int64_t o)
+{
+	for (int64_t v = o - 1; v >= 0; v--) {
+		if (!in_source(c->p, v) || !same_key(version(c, v), version(c, o)))
+			continue;
+		if (v < c->cur && !is_same_value(version(c, c->cur), version(c, v)))
+			return -1;
+		if (gone[c->p][v].there && !gone_used[c->p][v])
+			return v;
+	}
+	return -1;
 }
 
 static void check_not_told(struct chain *c, int64_t o)
 {
 	const struct entry *e = version(c, o);
 	const struct passed *w = &passed[c->p][o];
+	int64_t gone_at;
 	bool wanted = is_wanted(c, e), unread = w->known && w->removed && !w->seen;
 
 	if (!unread) {
@@ -336,8 +379,8 @@ static void check_not_told(struct chain *c, int64_t o)
 		if (c->debt >= 0 && passed[c->p][c->debt].by_self)
 			c->debt = -1; /* it led back to where it had come from */
 		c->cur = e->value ? o : -1;
-	} else if (!e->value && c->cur >= 0 && gone[c->p][c->cur].there) {
-		check_gone(c);
+	} else if (!e->value && (gone_at = told_as_gone(c, o)) >= 0) {
+		check_gone(c, gone_at);
 	} else if (!e->value && c->cur < 0) {
 		c->debt = -1; /* came and went between two looks */
 	} else if (wanted) {
@@ -371,7 +414,7 @@ static void check_key(int p, int64_t first)
 	 * told.  Nobody tells it; docs/guarantees.md says so.
 	 */
 	if (c.debt >= 0 && !*sim_violation && !version(&c, c.debt)->value &&
-	    !hosts[passed[p][c.debt].teller].seen[p][c.cur]) {
+	    !passed[p][c.debt].by[p][c.cur]) {
 		figures.untold++;
 		return;
 	}

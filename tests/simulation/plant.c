@@ -164,6 +164,7 @@ int __wrap_tail_start(struct tail **out, struct pipeline *p, const struct state_
 	h->rows_known = false;
 	h->state = p->state;
 	memcpy(h->uuid, state_uuid(p->state), sizeof(h->uuid));
+	h->seen = oracle_seen(h->uuid);
 	oracle_opened(h, rows);
 	return __real_tail_start(out, p, rows);
 }

@@ -1221,7 +1221,7 @@ static bool stay(rd_kafka_t *rk)
 
 static rd_kafka_resp_err_t join(rd_kafka_t *rk)
 {
-	rd_kafka_resp_err_t e;
+	rd_kafka_resp_err_t e = 0;
 	int32_t generation;
 
 	while (is_cut(rk) && !rk->leaves)

@@ -76,7 +76,7 @@ struct host {
 	char uuid[40];
 	struct state *state;                            /* open, while it runs */
 	uint8_t delivered[PARTITIONS_MAX][OFFSETS_MAX]; /* to the running tail */
-	uint8_t seen[PARTITIONS_MAX][OFFSETS_MAX];      /* and applied to the state */
+	uint8_t (*seen)[OFFSETS_MAX]; /* and applied to its state, whose uuid this is of */
 };
 extern struct host hosts[HOSTS_MAX];
 extern int n_hosts, n_partitions;
@@ -145,6 +145,8 @@ void plant_reset(void);
 void world_run(uint64_t seed);
 void world_host_died(struct host *h, enum death how);
 void oracle_reset(void);
+/** What a state has applied, by partition and offset: states outlive nothing, what they told does. */
+uint8_t (*oracle_seen(const char *uuid))[OFFSETS_MAX];
 /** A transaction of the group moved a committed offset. */
 void oracle_committed(struct host *teller, int p, int64_t from, int64_t to, const char *by_before);
 /** A host begins to tail from these positions. */

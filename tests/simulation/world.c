@@ -35,6 +35,7 @@ static struct {
 	int64_t quiet_at;
 	bool open[PARTITIONS_MAX];
 	uint64_t value, last[PARTITIONS_MAX][64]; /* of each key */
+	unsigned reborn[PARTITIONS_MAX][64];
 	bool healing;
 } w;
 
@@ -260,7 +261,6 @@ static void lose_state(struct host *h)
 	disk_wipe(h);
 	h->uuid[0] = '\0';
 	memset(h->delivered, 0, sizeof(h->delivered));
-	memset(h->seen, 0, sizeof(h->seen));
 }
 
 /*
@@ -328,14 +328,16 @@ static void faults(void *arg)
 
 /* ---- what is written ---- */
 
+/* A key that was deleted may come back, or another takes its place for good. */
 static void write_one(int p, enum entry_state state)
 {
 	char key[32], value[48];
 	int k = (int)chance_below(w.keys);
 
-	snprintf(key, sizeof(key), "k%d-%d", p, k);
+	snprintf(key, sizeof(key), "k%d-%d-%u", p, k, w.reborn[p][k]);
 	if (one_in(w.tombstone_one_in)) {
 		log_append(&source[p], key, strlen(key), NULL, 0, state);
+		w.reborn[p][k] += one_in(2);
 		return;
 	}
 	if (!one_in(10) || !w.last[p][k])
@@ -444,7 +446,7 @@ static void draw_hosts(void)
 		h->rows_known = false;
 		h->state = NULL;
 		memset(h->delivered, 0, sizeof(h->delivered));
-		memset(h->seen, 0, sizeof(h->seen));
+		h->seen = NULL;
 		last_error[i][0] = '\0';
 		new_boot(h);
 		if (i < n_hosts)
