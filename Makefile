@@ -5,6 +5,7 @@
 #   make test          install what testing takes, build, then: unit, lint, integration
 #   make unit|lint|integration|prove|bench|fuzz       one of them alone
 #   make simulate SEEDS=1-10000    the sidecar over a model of Kafka, one run for each seed
+#   make torture SECONDS=300 SEED=1    everything that breaks it on purpose, and one table
 #   make plants        bugs on purpose: the simulation must find each
 #   make deps          install what is missing (Debian 12 and 13)
 #   make fmt|docs      apply .clang-format; refresh what is generated from the program
@@ -209,6 +210,10 @@ integration: all
 prove: all
 	@$(AGAIN) FAULTS=1 build-faults/sidenote
 	@set -e; for t in $(wildcard tests/prove/*.py); do echo "== $$t"; $(PYTHON) $$t; done
+# Some minutes more than SECONDS; ends with one table.
+torture: all tests $(SIM)
+	@$(AGAIN) FAULTS=1 build-faults/sidenote
+	@$(PYTHON) tests/torture
 bench: all $(BENCHES)
 	@$(PYTHON) tests/bench/run
 
@@ -253,7 +258,7 @@ clean:
 distclean: clean
 	rm -rf build
 
-.PHONY: all tests deps demo test unit few-seeds simulate plants lint integration prove bench fuzz run-fuzz \
+.PHONY: all tests deps demo test unit few-seeds simulate plants lint integration prove torture bench fuzz run-fuzz \
 	fmt docs install clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
