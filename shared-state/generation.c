@@ -64,7 +64,7 @@ static int open_dir(const char *path, int *out)
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	if (made && (rc = sync_dir(fd, ".."))) {
+	if (made && (rc = sync_dir(fd, "..")) && rc != -EACCES) { /* made, but not to be read */
 		close(fd);
 		return rc;
 	}
