@@ -371,7 +371,10 @@ static void check_not_told(struct chain *c, int64_t o)
 	int64_t gone_at;
 	bool wanted = is_wanted(c, e), unread = w->known && w->removed && !w->seen;
 
-	if (!unread) {
+	/* also where whoever read the tombstone knew of nothing that it deletes, and another does */
+	if (!e->value && (unread || !wanted) && (gone_at = told_as_gone(c, o)) >= 0) {
+		check_gone(c, gone_at);
+	} else if (!unread) {
 		if (wanted)
 			violation("[%d] %lld: a change that was not told (teller %d, seen %d, "
 				  "removed %d)",
@@ -379,8 +382,6 @@ static void check_not_told(struct chain *c, int64_t o)
 		if (c->debt >= 0 && passed[c->p][c->debt].by_self)
 			c->debt = -1; /* it led back to where it had come from */
 		c->cur = e->value ? o : -1;
-	} else if (!e->value && (gone_at = told_as_gone(c, o)) >= 0) {
-		check_gone(c, gone_at);
 	} else if (!e->value && c->cur < 0) {
 		c->debt = -1; /* came and went between two looks */
 	} else if (wanted) {
