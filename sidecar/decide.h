@@ -76,8 +76,8 @@ struct standing {
 	struct position published; /* committed; offset -1: none */
 	char by[40];
 	int64_t gap_until;  /* from the metadata; -1: none */
-	bool was_published; /* meta says that there was a committed offset once ... */
-	int64_t seen;       /* ... and this was the last */
+	bool was_published; /* there was a committed offset once ... */
+	int64_t seen;       /* ... and meta has this one */
 	struct position base;
 	int64_t start, applied, whole;
 	bool caught_up, due;

@@ -100,7 +100,7 @@ void pipeline_applied(struct pipeline *p, const struct state_partition *rows, co
 		s->start = rows[i].start;
 		s->whole = rows[i].whole;
 		s->base = (struct position){ rows[i].base, rows[i].base_n };
-		s->was_published = rows[i].published >= 0;
+		s->was_published |= rows[i].published >= 0;
 		s->seen = rows[i].published;
 		s->due = rows[i].due >= 0;
 		s->caught_up = caught_up[i];
@@ -119,6 +119,7 @@ void pipeline_published(struct pipeline *p, int part, struct position at, const 
 	pthread_mutex_lock(&p->lock);
 	struct standing *s = &p->part[part];
 	s->published = at;
+	s->was_published |= at.offset >= 0; /* in meta with the next batch */
 	snprintf(s->by, sizeof(s->by), "%s", by);
 	s->gap_until = gap_until;
 	pthread_mutex_unlock(&p->lock);
