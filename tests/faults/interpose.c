@@ -33,6 +33,8 @@ struct shared { /* between this process and those it forks */
 static struct shared *shared;
 static struct fault fault;
 static atomic_bool armed;
+/* This thread runs what is to be tested; libc and sanitizers allocate before, and must not fail. */
+static _Thread_local bool started;
 static struct watcher watcher;
 static bool watched;
 
@@ -56,6 +58,7 @@ void interpose_arm(const struct fault *f)
 		atomic_store(&shared->counts[i], 0);
 	atomic_store(&shared->hit, false);
 	fault = *f;
+	started = true;
 	atomic_store(&armed, true);
 }
 
@@ -66,7 +69,7 @@ bool interpose_hit(void) { return shared && atomic_load(&shared->hit); }
 /* Whether this call is to fail; then errno is set, or 0 where it is to be cut short. */
 static bool fails(enum call c)
 {
-	if (!atomic_load(&armed))
+	if (!started || !atomic_load(&armed))
 		return false;
 	long n = atomic_fetch_add(&shared->counts[c], 1) + 1;
 	if (c != fault.call || !fault.n || (fault.persists ? n < fault.n : n != fault.n))
@@ -438,10 +441,32 @@ WRAPPER pid_t fork(void)
 	return fails(CALL_START) ? -1 : next();
 }
 
+struct start {
+	void *(*run)(void *);
+	void *arg;
+};
+
+static void *start(void *p)
+{
+	struct start s = *(struct start *)p;
+	free(p);
+	started = true;
+	return s.run(s.arg);
+}
+
 WRAPPER int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), void *arg)
 {
 	NEXT(pthread_create);
-	return fails(CALL_START) ? errno : next(t, a, run, arg);
+	if (fails(CALL_START))
+		return errno;
+	struct start *s = BELOW(malloc)(sizeof(*s));
+	if (!s)
+		return EAGAIN;
+	*s = (struct start){ run, arg };
+	int rc = next(t, a, start, s);
+	if (rc)
+		free(s);
+	return rc;
 }
 
 WRAPPER int nanosleep(const struct timespec *t, struct timespec *left)
