@@ -136,10 +136,10 @@ class TheSnapshot(RecipeTest):
             self.assertGreater(int(revision), said.get(key, 0))
             said[key] = int(revision)
         gets, changes, generations, slept, again = map(int, out[-1].split())
-        self.assertGreater(gets, 1000)
-        self.assertGreater(changes, 100)
+        self.assertGreater(gets, 100)  # how many depends on the machine
+        self.assertGreater(changes, 10)
         self.assertEqual(generations, 2)
-        self.assertGreater(slept, 4)
+        self.assertGreater(slept, 1)
         self.assertGreater(again, 0)  # what took too long was not believed
         written = {(k.decode(), json.loads(v)["rev"]) for log in work.truth.logs
                    for k, v in zip(log.keys, log.values) if k.startswith(b"key-")}

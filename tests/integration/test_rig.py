@@ -32,13 +32,14 @@ class RigItself(RigTest):
         self.kafka.force_compaction(topic)
         self.assertEqual(self.kafka.offsets_present(topic), [1, 2])
 
-    def test_compaction_purges_a_tombstone_in_the_second_pass(self):
+    def test_compaction_purges_a_tombstone_by_the_second_pass(self):
         topic = self.topic(partitions=1, config=COMPACT_FAST)
         self.write(topic, (b"a", b"1"))
         self.write(topic, (b"b", b"1"))
         self.write(topic, (b"a", None))
         self.kafka.force_compaction(topic)
-        self.assertEqual(self.kafka.offsets_present(topic), [1, 2])
+        # the cleaner may have come by itself again meanwhile
+        self.assertIn(self.kafka.offsets_present(topic), ([1, 2], [1]))
         self.kafka.force_compaction(topic)
         self.assertEqual(self.kafka.offsets_present(topic), [1])
         self.assertEqual(self.kafka.start_offsets(topic), {0: 0})
