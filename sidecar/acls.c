@@ -8,8 +8,8 @@ enum needed { ALWAYS, LEADING, PUBLISHING, CREATING };
 enum on { SOURCE, NOTIFICATIONS, GROUP, TRANSACTIONAL_ID };
 
 /*
- * Each row with the requests that need it.  Read and Write imply Describe where
- * Kafka's own authorizer decides; others may not know that.
+ * Each row with the requests that need it.  No Describe: Read and Write imply it
+ * where Kafka's own authorizer decides.
  */
 static const struct row {
 	enum on on;
@@ -18,17 +18,13 @@ static const struct row {
 	const char *why;
 } rows[] = {
 	{ SOURCE, "Read", ALWAYS, "read the records; commit offsets (Fetch, TxnOffsetCommit)" },
-	{ SOURCE, "Describe", ALWAYS, "partitions and offsets (Metadata, ListOffsets)" },
 	{ SOURCE, "DescribeConfigs", ALWAYS, "is it compacted, how long are tombstones kept" },
 	{ NOTIFICATIONS, "Write", PUBLISHING, "publish (AddPartitionsToTxn, Produce)" },
 	{ NOTIFICATIONS, "Read", PUBLISHING, "in a round: what was told already" },
-	{ NOTIFICATIONS, "Describe", PUBLISHING, "partitions and offsets (Metadata, ListOffsets)" },
 	{ NOTIFICATIONS, "DescribeConfigs", PUBLISHING, "max.message.bytes, retention, policy" },
 	{ NOTIFICATIONS, "Create", CREATING, "notifications.create=true (CreateTopics)" },
 	{ GROUP, "Read", LEADING, "who leads; commit offsets (JoinGroup, TxnOffsetCommit)" },
-	{ GROUP, "Describe", LEADING, "committed offsets, members (OffsetFetch)" },
 	{ TRANSACTIONAL_ID, "Write", PUBLISHING, "transactions (InitProducerId, EndTxn)" },
-	{ TRANSACTIONAL_ID, "Describe", PUBLISHING, "find their coordinator" },
 };
 enum { N_ROWS = sizeof(rows) / sizeof(*rows) };
 
@@ -140,6 +136,9 @@ void acls_print(const struct config *c, FILE *f)
 	int n = acls_needed(c, a), of_one;
 
 	put_table(a, n, c, f);
+	fputs("#\n# Kafka's own authorizer takes Read and Write for Describe; another may want it, "
+	      "too.\n",
+	      f);
 	if (!property(c, "sasl.username"))
 		fputs("#\n# User:NAME stands for the principal that it connects as.\n", f);
 	fputs("\n", f);

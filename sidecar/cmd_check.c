@@ -44,6 +44,7 @@ enum level { FINE, NOTE, WARNING, FAULT };
 struct check {
 	struct config c;
 	bool online, acls, json;
+	bool group_denied;                /* by the broker, in an answer to something else */
 	int faults, warnings, unanswered; /* faults: all; that a broker did not answer */
 	struct sstate *snapshot;
 	struct kafka_counts counts;
@@ -491,6 +492,8 @@ static int may_read(struct check *k, const char *topic)
 			rc = 0;
 		else if (m->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
 			rc = KAFKA_DENIED;
+		else if (m->err == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
+			k->group_denied = true; /* told once, to whoever polls first */
 		rd_kafka_message_destroy(m);
 	}
 	rd_kafka_assign(k->rk, NULL);
@@ -503,7 +506,7 @@ static void check_reading(struct check *k, const char *topic, enum level denied)
 
 	if (rc == KAFKA_DENIED)
 		say(k, denied, denied == FAULT ? "SN-SOURCE-DENIED" : "SN-READBACK",
-		    "no right to read %s: grant Read on it, see `sidenote check --acls`", topic);
+		    "no right to read: grant Read on topic %s, see `sidenote check --acls`", topic);
 	else if (rc)
 		say(k, WARNING, "SN-KAFKA-UNREACHABLE",
 		    "a read of %s is not answered: is every broker reachable under the name that "
@@ -525,9 +528,7 @@ static bool check_source(struct check *k)
 		    topic);
 	else if (rc == KAFKA_DENIED)
 		say(k, FAULT, "SN-SOURCE-DENIED",
-		    "%s; grant Read and Describe on it, see "
-		    "`sidenote check --acls`",
-		    err);
+		    "%s; grant Read on topic %s, see `sidenote check --acls`", err, topic);
 	else if (rc)
 		unreachable(k, err);
 	if (rc)
@@ -564,9 +565,7 @@ static void check_notifications(struct check *k)
 		notifications_missing(k);
 	} else if (rc == KAFKA_DENIED) {
 		say(k, FAULT, "SN-PUBLISH-DENIED",
-		    "%s; grant Write and Describe on it, see "
-		    "`sidenote check --acls`",
-		    err);
+		    "%s; grant Write on topic %s, see `sidenote check --acls`", err, topic);
 	} else if (rc) {
 		unreachable(k, err);
 	} else {
@@ -644,11 +643,10 @@ static struct kafka_committed *ask_committed(struct check *k)
 			     sizeof(err));
 	if (!rc)
 		return c;
-	if (rc == KAFKA_DENIED)
+	if (rc == KAFKA_DENIED_GROUP || k->group_denied)
 		say(k, FAULT, "SN-GROUP-DENIED",
-		    "%s; grant Read and Describe on group sidenote.%s, "
-		    "see `sidenote check --acls`",
-		    err, k->c.name);
+		    "%s; grant Read on group sidenote.%s, see `sidenote check --acls`", err,
+		    k->c.name);
 	else
 		say(k, WARNING, "SN-KAFKA-UNREACHABLE",
 		    "%s: a transaction may have been open for seconds; look again", err);
@@ -664,11 +662,9 @@ static void describe_group(struct check *k, const struct positions *sum)
 
 	kafka_group_id(&k->c, group, sizeof(group));
 	members = kafka_group_members(k->rk, group, ANSWER_MS, err, sizeof(err));
-	if (members == KAFKA_DENIED)
+	if (members == KAFKA_DENIED_GROUP)
 		say(k, FAULT, "SN-GROUP-DENIED",
-		    "%s; grant Read and Describe on it, see `sidenote "
-		    "check --acls`",
-		    err);
+		    "%s; grant Read on group %s, see `sidenote check --acls`", err, group);
 	else if (members < 0)
 		say(k, WARNING, "SN-KAFKA-UNREACHABLE", "%s", err);
 	else if (sum->without == k->source.partitions)

@@ -33,6 +33,7 @@ enum {
 	TXN_BYTES = 8 << 20, /* the pages of a transaction are in memory until its commit */
 	LINE_MS = 5000,
 	BAR_MS = 200,
+	DENIED_MS = 500,
 	BAR_WIDTH = 24,
 	ASSUMED_BYTES = 300,      /* of a record in the state, while nothing is known */
 	RECORD_OVERHEAD = 48,     /* header, LMDB's node, what is lost at the end of a page */
@@ -64,6 +65,7 @@ struct fill {
 	struct progress progress;
 	int looks;          /* at the room on the disk ... */
 	bool short_of_room; /* ... and what was seen */
+	bool denied;        /* said so in the log */
 	const char **id;
 	char *err;
 	size_t err_len;
@@ -274,12 +276,24 @@ static int sort_in(struct fill *f)
 	return 0;
 }
 
+static int wait_for_right(struct fill *f)
+{
+	if (!f->denied)
+		log_error("SN-SOURCE-DENIED", "%s; grant Read on topic %s; trying again", f->err,
+			  f->c->source_topic);
+	f->denied = true;
+	usleep(DENIED_MS * 1000);
+	return 0;
+}
+
 static int take(struct fill *f)
 {
 	int rc = intake_take(f->in, TAKE_MS, TAKE_RECORDS, &f->ev, f->err, f->err_len);
 
-	if (rc == INTAKE_DENIED || rc == INTAKE_MISSING) {
-		*f->id = rc == INTAKE_DENIED ? "SN-SOURCE-DENIED" : "SN-SOURCE-MISSING";
+	if (rc == INTAKE_DENIED)
+		return wait_for_right(f);
+	if (rc == INTAKE_MISSING) {
+		*f->id = "SN-SOURCE-MISSING";
 		return FILL_FAILED;
 	}
 	if (rc) {

@@ -342,10 +342,11 @@ static int code_of(rd_kafka_resp_err_t e)
 	case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
 		return KAFKA_MISSING;
 	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-	case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
 	case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
 	case RD_KAFKA_RESP_ERR__AUTHENTICATION:
 		return KAFKA_DENIED;
+	case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
+		return KAFKA_DENIED_GROUP;
 	default:
 		return KAFKA_UNREACHABLE;
 	}
@@ -492,6 +493,20 @@ int kafka_topic_create(rd_kafka_t *rk, const char *topic, int partitions, const 
 	return rc;
 }
 
+/* Without the right to find the group's coordinator a question about it is never sent: why comes
+ * to whoever polls. */
+static rd_kafka_resp_err_t group_error(rd_kafka_t *rk, rd_kafka_resp_err_t e)
+{
+	rd_kafka_message_t *m;
+
+	while ((m = rd_kafka_consumer_poll(rk, 0))) {
+		if (m->err == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
+			e = m->err;
+		rd_kafka_message_destroy(m);
+	}
+	return e;
+}
+
 int kafka_committed(rd_kafka_t *rk, const char *topic, int n, int timeout_ms,
 		    struct kafka_committed *out, char *err, size_t err_len)
 {
@@ -501,6 +516,8 @@ int kafka_committed(rd_kafka_t *rk, const char *topic, int n, int timeout_ms,
 	for (int p = 0; p < n; p++)
 		rd_kafka_topic_partition_list_add(l, topic, p);
 	e = rd_kafka_committed(rk, l, timeout_ms);
+	if (e == RD_KAFKA_RESP_ERR__TIMED_OUT)
+		e = group_error(rk, e);
 	for (int p = 0; p < l->cnt && !e; p++)
 		e = l->elems[p].err;
 	for (int p = 0; p < l->cnt && !e; p++) {

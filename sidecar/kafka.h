@@ -17,11 +17,12 @@
 #include <stdatomic.h>
 
 enum kafka_rc {
-	KAFKA_UNREACHABLE = -1, /* no answer in time: try again */
-	KAFKA_DENIED = -2,      /* authentication or authorization */
-	KAFKA_MISSING = -3,     /* no such topic */
-	KAFKA_REFUSED = -4,     /* the configuration is wrong: trying again will not help */
-	KAFKA_UNKNOWN = -5,     /* the broker (a mock, a proxy) does not answer this question */
+	KAFKA_UNREACHABLE = -1,  /* no answer in time: try again */
+	KAFKA_DENIED = -2,       /* authentication or authorization */
+	KAFKA_MISSING = -3,      /* no such topic */
+	KAFKA_REFUSED = -4,      /* the configuration is wrong: trying again will not help */
+	KAFKA_UNKNOWN = -5,      /* the broker (a mock, a proxy) does not answer this question */
+	KAFKA_DENIED_GROUP = -6, /* authorization to the group */
 };
 
 /* KAFKA_PEEK sees committed offsets that a transaction holds open as they were before it. */

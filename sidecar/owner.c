@@ -20,6 +20,7 @@ enum {
 	ANSWER_MS = 3000,        /* for one question to the broker */
 	STOP_MS = 3000,          /* for the publisher to stop within a revoke */
 	STOP_MIRROR_MS = 8000,   /* the same; Redis itself refuses a mirror that is late */
+	DENIED_SAY_MS = 60000,   /* between lines about the same right */
 	CALL_BUDGET_MS = 180000, /* a call that outlives it ends the process */
 };
 
@@ -33,7 +34,7 @@ struct owner {
 	struct standing *standings;
 	struct kafka_committed *committed;
 	bool subscribed, known;
-	bool denied;              /* said so in the log */
+	int64_t denied_ms;        /* when a right was last said to be missing; 0: never */
 	bool want_stable, stable; /* how committed offsets are, and were, asked for */
 	enum fitness fitness;
 	int64_t looked_ms, asked_ms;
@@ -153,6 +154,18 @@ static void take_committed(struct owner *o)
 	o->known = true;
 }
 
+static void say_denied(struct owner *o, const char *err)
+{
+	int64_t now = kafka_now_ms();
+
+	if (o->denied_ms && now - o->denied_ms < DENIED_SAY_MS)
+		return;
+	o->denied_ms = now;
+	log_error("SN-GROUP-DENIED",
+		  "%s; grant Read on group sidenote.%s: until then it does not lead; trying again",
+		  err, o->p->config->name);
+}
+
 static void ask_committed(struct owner *o)
 {
 	bool leading = o->publisher, stable = leading || o->want_stable;
@@ -170,9 +183,8 @@ static void ask_committed(struct owner *o)
 				 ANSWER_MS, o->committed, err, sizeof(err));
 	if (rc) {
 		log_debug(NULL, "%s", err);
-		if (rc == KAFKA_DENIED)
-			log_error("SN-GROUP-DENIED", "%s; grant READ on group sidenote.%s", err,
-				  o->p->config->name);
+		if (rc == KAFKA_DENIED_GROUP)
+			say_denied(o, err);
 		return;
 	}
 	if (!leading) {
@@ -312,13 +324,10 @@ static void poll_group(struct owner *o)
 
 	if (!m)
 		return;
-	if (m->err == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED && !o->denied)
-		log_error("SN-GROUP-DENIED",
-			  "%s; grant READ on group sidenote.%s: until then nothing is published",
-			  rd_kafka_message_errstr(m), o->p->config->name);
+	if (m->err == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
+		say_denied(o, rd_kafka_message_errstr(m));
 	else if (m->err && m->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
 		log_debug(NULL, "group: %s", rd_kafka_message_errstr(m));
-	o->denied = m->err == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
 	rd_kafka_message_destroy(m);
 }
 

@@ -27,6 +27,7 @@ enum {
 	DENIED_MS = 5000,
 	SAY_MS = 10000, /* between lines about the same trouble */
 	NO_ROOM_SAY_MS = 60000,
+	DENIED_SAY_MS = 60000,
 	INIT_MS = 5000,     /* an init that takes longer is trouble */
 	LEAST_BYTES = 4096, /* more than a notification takes beside its key */
 	/* of librdkafka's message.max.bytes */
@@ -82,6 +83,8 @@ struct publisher {
 	int64_t last_commit_ms;
 	uint64_t seen;
 	int first;             /* partition to begin with: each gets its turn */
+	int64_t denied_ms;     /* when a right was last said to be missing; 0: none is */
+	int64_t failing_ms;    /* since when publishing fails; 0: it does not */
 	int64_t said_ms;       /* when publishing was last said to fail; 0: it does not */
 	int64_t no_room_ms;    /* the same, of a key that does not fit */
 	int64_t opened_ms;     /* when the current producer began to be made */
@@ -112,11 +115,36 @@ static void say_failing(struct publisher *pub)
 {
 	int64_t now = kafka_now_ms();
 
+	if (!pub->failing_ms)
+		pub->failing_ms = now;
+	/* a wrong state is what another error leads to, which one of the next tries meets */
+	if (pub->txn.code == RD_KAFKA_RESP_ERR__STATE && now - pub->failing_ms < SAY_MS)
+		return;
+	if (pub->denied_ms && now - pub->denied_ms < DENIED_SAY_MS)
+		return;
 	if (stopping(pub) || (pub->said_ms && now - pub->said_ms < SAY_MS))
 		return;
 	pub->said_ms = now;
 	log_warn("SN-PUBLISH-FAILING", "publishing to %s: %s; trying again, nothing is lost",
 		 pub->p->config->notifications_topic, pub->txn.why);
+}
+
+static void say_denied(struct publisher *pub)
+{
+	const struct config *c = pub->p->config;
+	int64_t now = kafka_now_ms();
+	char name[300], right[400];
+
+	if (stopping(pub) || (pub->denied_ms && now - pub->denied_ms < DENIED_SAY_MS))
+		return;
+	kafka_group_id(c, name, sizeof(name));
+	/* to read the source and to be in the group: who does so all the time says it */
+	if (!txn_missing_right(&pub->txn, c->notifications_topic, name, right, sizeof(right)))
+		return;
+	pub->denied_ms = now;
+	log_error("SN-PUBLISH-DENIED",
+		  "nothing can be published: grant %s (`sidenote check --acls`); trying again",
+		  right);
 }
 
 /* ---- collecting: from the journal into the arena ---- */
@@ -407,7 +435,7 @@ static void took_effect(struct publisher *pub)
 	pub->last_commit_ms = kafka_now_ms();
 	if (pub->said_ms)
 		log_info(NULL, "publishing to %s again", pub->p->config->notifications_topic);
-	pub->said_ms = 0;
+	pub->said_ms = pub->failing_ms = pub->denied_ms = 0;
 	pub->txn.why[0] = '\0';
 }
 
@@ -699,10 +727,7 @@ static void *run(void *arg)
 		else if (v == TXN_TOO_LARGE)
 			believe_less(pub);
 		else if (v == TXN_DENIED)
-			log_error("SN-PUBLISH-DENIED",
-				  "no right to publish to %s as group and transactional id "
-				  "sidenote.%s: see `sidenote check --acls`; trying again",
-				  pub->p->config->notifications_topic, pub->p->config->name);
+			say_denied(pub);
 		rest(pub, v == TXN_DENIED || v == PUB_NO_ROOM ? DENIED_MS : BACKOFF_MS);
 	}
 	atomic_store(&pub->p->leading, false);

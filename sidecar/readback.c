@@ -145,8 +145,11 @@ static int read_from(struct search *s, int32_t part, int64_t from)
 			rc = take(s, m);
 		else if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
 			 m->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) {
-			snprintf(s->err, s->err_len, "reading %s back: %s",
-				 s->c->notifications_topic, rd_kafka_message_errstr(m));
+			bool denied = m->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+			snprintf(s->err, s->err_len, "reading %s back: %s%s%s",
+				 s->c->notifications_topic, rd_kafka_message_errstr(m),
+				 denied ? "; grant Read on topic " : "",
+				 denied ? s->c->notifications_topic : "");
 			rc = -EIO;
 		}
 		rd_kafka_message_destroy(m);

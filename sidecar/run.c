@@ -97,6 +97,18 @@ static bool retry(struct run *r, int64_t *said, const char *id, const char *what
 	return pause_ms(r, RETRY_MS);
 }
 
+/* The same of a question to the broker; `right` and `name`: what it takes to ask it. */
+static bool ask_again(struct run *r, int64_t *said, int rc, const char *err, const char *id,
+		      const char *right, const char *name)
+{
+	char text[800];
+
+	if (rc != KAFKA_DENIED && rc != KAFKA_DENIED_GROUP)
+		return retry(r, said, "SN-KAFKA-UNREACHABLE", err);
+	snprintf(text, sizeof(text), "%s; grant %s %s", err, right, name);
+	return retry(r, said, id, text);
+}
+
 /* ---- questions to the broker ---- */
 
 static int answer_ms(const struct run *r)
@@ -145,7 +157,6 @@ static bool ask_source(struct run *r)
 
 	while ((rc = topic_settings(r->query, r->c->source_topic, answer_ms(r), &r->source, err,
 				    sizeof(err)))) {
-		snprintf(text, sizeof(text), "source topic: %s", err);
 		if (rc == KAFKA_MISSING) {
 			snprintf(text, sizeof(text),
 				 "source topic %s does not exist on this cluster; create it or "
@@ -154,8 +165,8 @@ static bool ask_source(struct run *r)
 			return end(r, r->was_running ? EXIT_BROKEN : EXIT_USAGE,
 				   "SN-SOURCE-MISSING", text);
 		}
-		if (!retry(r, &said,
-			   rc == KAFKA_DENIED ? "SN-SOURCE-DENIED" : "SN-KAFKA-UNREACHABLE", text))
+		if (!ask_again(r, &said, rc, err, "SN-SOURCE-DENIED", "Read on topic",
+			       r->c->source_topic))
 			return false;
 	}
 	r->n = r->source.partitions;
@@ -165,7 +176,8 @@ static bool ask_source(struct run *r)
 static bool create_notifications(struct run *r)
 {
 	static const char *const kv[] = { "cleanup.policy", "delete", NULL };
-	char err[300], text[800], command[400];
+	char err[300], text[1200], command[400];
+	int rc;
 
 	topic_create_command(r->c, r->n, command, sizeof(command));
 	if (!r->c->notifications_create) {
@@ -175,9 +187,13 @@ static bool create_notifications(struct run *r)
 			 r->c->notifications_topic, command);
 		return end(r, EXIT_USAGE, "SN-NOTIFICATIONS-MISSING", text);
 	}
-	if (kafka_topic_create(r->query, r->c->notifications_topic, r->n, kv, ANSWER_MS * 2, err,
-			       sizeof(err))) {
-		snprintf(text, sizeof(text), "%s; create it with: %s", err, command);
+	rc = kafka_topic_create(r->query, r->c->notifications_topic, r->n, kv, ANSWER_MS * 2, err,
+				sizeof(err));
+	if (rc) {
+		snprintf(text, sizeof(text), "%s; %s%s%screate it with: %s", err,
+			 rc == KAFKA_DENIED ? "grant Create on topic " : "",
+			 rc == KAFKA_DENIED ? r->c->notifications_topic : "",
+			 rc == KAFKA_DENIED ? ", or " : "", command);
 		return end(r, EXIT_USAGE, "SN-NOTIFICATIONS-MISSING", text);
 	}
 	log_info(NULL, "created notification topic %s with %d partitions",
@@ -211,7 +227,8 @@ static bool ask_notifications(struct run *r)
 				return false;
 			continue;
 		}
-		if (!retry(r, &said, "SN-KAFKA-UNREACHABLE", err))
+		if (!ask_again(r, &said, rc, err, "SN-PUBLISH-DENIED", "Write on topic",
+			       r->c->notifications_topic))
 			return false;
 	}
 	return findings_let_start(
@@ -226,9 +243,10 @@ static bool ask_committed(struct run *r)
 {
 	struct kafka_committed *c = calloc((size_t)r->n, sizeof(*c));
 	int64_t said = 0;
-	char err[300];
-	int rc = c ? 0 : -1;
+	char err[300], why[300], group[300];
+	int rc = c ? 0 : -1, denied = 0;
 
+	kafka_group_id(r->c, group, sizeof(group));
 	r->published = calloc((size_t)r->n, sizeof(*r->published));
 	r->by_hand = calloc((size_t)r->n, sizeof(*r->by_hand));
 	for (int p = 0; p < r->n && r->published; p++)
@@ -237,11 +255,14 @@ static bool ask_committed(struct run *r)
 		return end(r, EXIT_NOT_READY, "SN-MEMORY", "out of memory");
 	if (r->c->notifications_topic[0] && !r->o->offsets_forgotten)
 		while ((rc = kafka_committed(r->peek, r->c->source_topic, r->n, ANSWER_MS, c, err,
-					     sizeof(err))))
-			if (!retry(r, &said,
-				   rc == KAFKA_DENIED ? "SN-GROUP-DENIED" : "SN-KAFKA-UNREACHABLE",
-				   err))
+					     sizeof(err)))) {
+			if (denied != KAFKA_DENIED_GROUP) /* told once, silent time-outs after it */
+				snprintf(why, sizeof(why), "%s", err);
+			denied = denied == KAFKA_DENIED_GROUP ? denied : rc;
+			if (!ask_again(r, &said, denied, why, "SN-GROUP-DENIED", "Read on group",
+				       group))
 				break;
+		}
 	for (int p = 0; p < r->n && !rc && r->c->notifications_topic[0] && !r->o->offsets_forgotten;
 	     p++) {
 		struct metadata m;
@@ -608,7 +629,8 @@ static void watch_topic(struct run *r, struct tail *t)
 	char err[300];
 	int n = kafka_partitions(r->query, r->c->source_topic, ANSWER_MS / 2, err, sizeof(err));
 
-	say_away(r, n < 0 && n != KAFKA_MISSING, err);
+	/* who reads says that the right is missing */
+	say_away(r, n < 0 && n != KAFKA_MISSING && n != KAFKA_DENIED, err);
 	if (n == KAFKA_MISSING)
 		pipeline_end(&r->p, OUTCOME_BROKEN, "SN-SOURCE-MISSING", DELETED,
 			     r->c->source_topic, r->c->name);

@@ -546,8 +546,8 @@ static void intake_failed(struct tail *t, int rc)
 	switch (rc) {
 	case INTAKE_DENIED:
 		if (!t->denied)
-			log_error("SN-SOURCE-DENIED", "%s: %s; grant READ on the topic", topic,
-				  t->err);
+			log_error("SN-SOURCE-DENIED", "%s; grant Read on topic %s; trying again",
+				  t->err, topic);
 		t->denied = true;
 		usleep(RETRY_MS * 1000);
 		break;
@@ -627,6 +627,10 @@ static bool gather(struct tail *t)
 		if (rc) {
 			intake_failed(t, rc);
 			return !pipeline_stopping(t->p);
+		}
+		if (t->denied && b->n > before) {
+			log_info(NULL, "%s can be read again", t->p->config->source_topic);
+			t->denied = false;
 		}
 		for (int p = 0; p < t->p->n; p++)
 			if (eof[p])

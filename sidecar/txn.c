@@ -60,8 +60,32 @@ static enum txn_verdict take_error(struct txn *t, rd_kafka_error_t *e, const cha
 	snprintf(t->why, sizeof(t->why), "%s: %s: %s", where, rd_kafka_error_name(e),
 		 rd_kafka_error_string(e));
 	log_info(NULL, "%s: %s", t->who, t->why);
+	t->code = rd_kafka_error_code(e);
+	if (v == TXN_DENIED) {
+		t->denied = t->code;
+		/* TxnOffsetCommit is about the source, all other requests about the target */
+		t->denied_offsets = strstr(t->why, "commit offsets") != NULL;
+	}
 	rd_kafka_error_destroy(e);
 	return v;
+}
+
+bool txn_missing_right(const struct txn *t, const char *target, const char *id, char *out,
+		       size_t len)
+{
+	switch (t->denied) {
+	case RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+		snprintf(out, len, "Write on transactional-id %s", id);
+		return true;
+	case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+		snprintf(out, len, "IdempotentWrite on the cluster");
+		return true;
+	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+		snprintf(out, len, "Write on topic %s", target);
+		return !t->denied_offsets;
+	default:
+		return false;
+	}
 }
 
 /* ---- open and close ---- */

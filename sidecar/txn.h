@@ -53,6 +53,9 @@ struct txn {
 	struct kafka_counts counts;
 	struct kafka_hooks hooks;
 	char why[300];
+	rd_kafka_resp_err_t code;   /* of the same error */
+	rd_kafka_resp_err_t denied; /* of the last that was a right's ... */
+	bool denied_offsets;        /* ... which one to commit offsets lacked */
 	atomic_llong call_began_ms;
 };
 
@@ -75,6 +78,10 @@ enum txn_verdict txn_produce(struct txn *t, int32_t partition, const void *key, 
 enum txn_verdict txn_end(struct txn *t, enum txn_verdict so_far,
 			 const rd_kafka_topic_partition_list_t *offsets,
 			 const rd_kafka_consumer_group_metadata_t *group, bool *committed);
+
+/** After TXN_DENIED: the right that is missing, for a person; false: one of who reads and follows. */
+bool txn_missing_right(const struct txn *t, const char *target, const char *id, char *out,
+		       size_t len);
 
 /** Milliseconds that the current call to Kafka has lasted; 0: none. */
 int64_t txn_call_ms(const struct txn *t);

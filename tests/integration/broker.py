@@ -32,6 +32,8 @@ import confluent_kafka
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
+from admin_requests import Admin
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 FETCH = os.path.join(ROOT, "tests", "kafka", "fetch")
@@ -94,8 +96,7 @@ def free_port():
 
 def kafka_dir():
     """The cache that tests/kafka/fetch fills; fills it on first use."""
-    subprocess.run([FETCH], check=True)
-    return os.environ.get("SIDENOTE_KAFKA_DIR") or os.path.join(ROOT, "build", "kafka")
+    return subprocess.run([FETCH], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 # ---------------------------------------------------------------- what confluent-kafka 1.7 lacks
@@ -174,6 +175,7 @@ class _Broker:
         self.directory = directory
         self.port = port
         self.quorum_port = quorum_port
+        self.secured_port = None
         self.behind = None  # (the port a proxy listens on, the broker's for the proxy)
         self.process = None
         self.log_path = os.path.join(directory, "broker.log")
@@ -185,13 +187,15 @@ class Kafka:
 
     `overrides` are broker properties. A Kafka is ready when start() returns. Not for use from
     several threads. `behind_proxy`: a second listener, of which clients are told the ports that a
-    Proxy of kafka_proxy.py takes."""
+    Proxy of kafka_proxy.py takes. `secured`: {user: password} for one more listener, with TLS, SASL
+    (PLAIN and SCRAM-SHA-512) and ACLs; who comes without a password may do all."""
 
-    def __init__(self, n_brokers=1, overrides=None, heap="256m", behind_proxy=False):
+    def __init__(self, n_brokers=1, overrides=None, heap="256m", behind_proxy=False, secured=None):
         self.n_brokers = n_brokers
         self._overrides = dict(overrides or {})
         self._heap = heap
         self._behind_proxy = behind_proxy
+        self._secured = secured
         self._brokers = []
         self._groups = {}
         self._consumers = {}
@@ -226,6 +230,10 @@ class Kafka:
             self._brokers.append(_Broker(i + 1, directory, free_port(), free_port()))
             if self._behind_proxy:
                 self._brokers[i].behind = (free_port(), free_port())
+            if self._secured:
+                self._brokers[i].secured_port = free_port()
+        if self._secured:
+            self._make_certificate()
         for broker in self._brokers:
             self._format(broker)
             self._spawn(broker)
@@ -234,6 +242,9 @@ class Kafka:
         except Exception:
             self.stop()
             raise
+        for user, password in (self._secured or {}).items():
+            with self._admin_requests() as admin:
+                admin.scram_password(user, password)
         return self
 
     def stop(self):
@@ -387,6 +398,8 @@ class Kafka:
             properties["listener.security.protocol.map"] = (
                 "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT")
             properties["inter.broker.listener.name"] = "PLAINTEXT"
+        if self._secured:
+            self._secure(properties, broker.secured_port)
         properties.update(self._overrides)
         return properties
 
@@ -398,6 +411,60 @@ class Kafka:
     @property
     def proxied_bootstrap(self):
         return ",".join(f"127.0.0.1:{outside}" for outside, _ in self.behind)
+
+    # ------------------------------------------------------------ TLS, passwords, rights
+
+    def _make_certificate(self):
+        where = self.directory
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+             "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+             "-keyout", f"{where}/key.pem", "-out", self.certificate],
+            check=True, capture_output=True)
+        with open(f"{where}/broker.pem", "wb") as out:
+            for part in (f"{where}/key.pem", self.certificate):
+                with open(part, "rb") as f:
+                    out.write(f.read())
+
+    def _secure(self, properties, port):
+        users = " ".join(f'user_{u}="{p}"' for u, p in self._secured.items())
+        modules = "org.apache.kafka.common.security"
+        properties["listeners"] += f",SASL_SSL://127.0.0.1:{port}"
+        properties.update({
+            "listener.security.protocol.map":
+                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+            "listener.name.sasl_ssl.plain.sasl.jaas.config":
+                f"{modules}.plain.PlainLoginModule required {users};",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config":
+                f"{modules}.scram.ScramLoginModule required;",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": f"{self.directory}/broker.pem",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        })
+
+    @property
+    def certificate(self):
+        """Who has signed the brokers' certificate: themselves."""
+        return os.path.join(self.directory, "certificate.pem")
+
+    @property
+    def secured_bootstrap(self):
+        return ",".join(f"127.0.0.1:{b.secured_port}" for b in self._brokers)
+
+    def _admin_requests(self):
+        return Admin("127.0.0.1", self._brokers[0].port)
+
+    def allow(self, user, rights):
+        """rights: (operation, resource, name), as kafka-acls.sh spells them."""
+        with self._admin_requests() as admin:
+            admin.allow(f"User:{user}", rights)
+
+    def forbid(self, user, rights):
+        """Takes back what allow() gave."""
+        with self._admin_requests() as admin:
+            admin.forbid(f"User:{user}", rights)
 
     def _spawn(self, broker):
         command = ["java", f"-Xmx{self._heap}", "-Xms64m", "-XX:+UseSerialGC",
