@@ -189,6 +189,7 @@ test:
 	@$(AGAIN) all tests
 	@$(AGAIN) unit
 	@$(AGAIN) lint
+	@$(AGAIN) few-fuzz
 	@$(AGAIN) integration
 
 # A few seeds of the simulation, unless somebody has chosen what to run.
@@ -226,6 +227,18 @@ run-fuzz: $(FUZZERS)
 	$$t -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$$t. -verbosity=0 \
 		-print_final_stats=1 $$t.corpus; done
 
+# As part of the tests: FUZZ_RUNS of each or 20 s, from the corpora in the tree.
+FUZZ_RUNS ?= 1000000
+FUZZ_MOST ?= 20
+few-fuzz:
+	@tests/deps fuzz
+	@$(AGAIN) SAN=fuzz CC=clang run-few-fuzz
+run-few-fuzz: $(FUZZERS)
+	@set -e; $(foreach t,$(FUZZERS),echo "== $t"; mkdir -p $t.corpus; $t -max_len=600 \
+		-runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_MOST) -verbosity=0 -print_final_stats=1 \
+		-artifact_prefix=$t. $t.corpus $(wildcard tests/fuzz/corpus/$(notdir $t)) 2>&1 | \
+		sed '/^stat::[^n]/d;/^$$/d'; [ -z "$$(ls $t.crash-* $t.leak-* $t.timeout-* 2>/dev/null)" ];)
+
 # Twice: it does not always agree with itself at once.
 fmt:
 	clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
@@ -258,7 +271,7 @@ clean:
 distclean: clean
 	rm -rf build
 
-.PHONY: all tests deps demo test unit few-seeds simulate plants lint integration prove torture bench fuzz run-fuzz \
+.PHONY: all tests few-fuzz run-few-fuzz deps demo test unit few-seeds simulate plants lint integration prove torture bench fuzz run-fuzz \
 	fmt docs install clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
