@@ -2,12 +2,11 @@
 #include "cmd.h"
 #include "join.h"
 #include "log.h"
+#include "stop.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,27 +16,8 @@ enum {
 	STOP_BUDGET_MS = 30000,  /* for the last batch and leaving the group */
 };
 
-static atomic_bool stop;
-
-static void on_signal(int sig)
-{
-	(void)sig;
-	atomic_store(&stop, true);
-}
-
-static void take_signals(void)
-{
-	struct sigaction sa = { .sa_handler = on_signal };
-
-	sigaction(SIGTERM, &sa, NULL);
-	sigaction(SIGINT, &sa, NULL);
-	sa.sa_handler = SIG_IGN;
-	sigaction(SIGPIPE, &sa, NULL);
-	/* a value must not end in a core file that others can read */
-	prctl(PR_SET_DUMPABLE, 0);
-}
-
 struct work {
+	const atomic_bool *stop;
 	struct join *join;
 	int code;
 	atomic_bool done;
@@ -59,7 +39,7 @@ static void watch(struct work *w)
 
 	while (!atomic_load(&w->done)) {
 		usleep(LOOK_MS * 1000);
-		stopping_ms += atomic_load(&stop) ? LOOK_MS : 0;
+		stopping_ms += atomic_load(w->stop) ? LOOK_MS : 0;
 		if (join_call_ms(w->join) <= CALL_BUDGET_MS && stopping_ms <= STOP_BUDGET_MS)
 			continue;
 		log_error("SN-JOIN-STUCK", "a call to Kafka does not return; ending the process, "
@@ -70,10 +50,10 @@ static void watch(struct work *w)
 
 static int work(const struct join_config *c)
 {
-	struct work w = { .code = EXIT_NOT_READY };
+	struct work w = { .stop = stop_on_signals(), .code = EXIT_NOT_READY };
 	pthread_t t;
 
-	if (join_new(&w.join, c, &stop) || pthread_create(&t, NULL, run, &w)) {
+	if (join_new(&w.join, c, w.stop) || pthread_create(&t, NULL, run, &w)) {
 		log_error("SN-START", "no memory or no thread to start with");
 	} else {
 		watch(&w);
@@ -97,7 +77,6 @@ int cmd_join(int argc, char **argv)
 			  argv[next]);
 	else {
 		log_init(c.log_level, c.log_format);
-		take_signals();
 		code = work(&c);
 	}
 	join_config_free(&c);

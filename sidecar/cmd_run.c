@@ -2,32 +2,10 @@
 #include "config.h"
 #include "log.h"
 #include "run.h"
+#include "stop.h"
 
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
-
-static atomic_bool stop;
-
-static void on_signal(int sig)
-{
-	(void)sig;
-	atomic_store(&stop, true);
-}
-
-static void take_signals(void)
-{
-	struct sigaction sa = { .sa_handler = on_signal };
-
-	sigaction(SIGTERM, &sa, NULL);
-	sigaction(SIGINT, &sa, NULL);
-	sa.sa_handler = SIG_IGN;
-	sigaction(SIGPIPE, &sa, NULL);
-	/* a lease or a value must not end in a core file that others can read */
-	prctl(PR_SET_DUMPABLE, 0);
-}
 
 int cmd_run(int argc, char **argv)
 {
@@ -43,8 +21,7 @@ int cmd_run(int argc, char **argv)
 			  argv[next]);
 	else {
 		log_init(c.log_level, c.log_format);
-		take_signals();
-		code = run_sidecar(&c, &(struct run_options){ .stop = &stop });
+		code = run_sidecar(&c, &(struct run_options){ .stop = stop_on_signals() });
 	}
 	config_free(&c);
 	return code;

@@ -2,6 +2,7 @@
 
 #include "escape.h"
 #include "json.h"
+#include "members.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,10 +10,9 @@
 #include <time.h>
 
 enum {
-	SHOWN_MAX = 160,  /* bytes of one value */
-	WHOLE_MAX = 40,   /* values up to here are shown whole, not only where they differ */
-	CONTEXT = 16,     /* bytes around a difference */
-	MEMBERS_MAX = 64, /* of an object whose members are compared */
+	SHOWN_MAX = 160, /* bytes of one value */
+	WHOLE_MAX = 40,  /* values up to here are shown whole, not only where they differ */
+	CONTEXT = 16,    /* bytes around a difference */
 	DEPTH_MAX = 8,
 };
 
@@ -160,21 +160,6 @@ static void begin_member(struct line *l, const char *sign, const struct path *p)
 	fputs(": ", l->f);
 }
 
-struct members {
-	struct json_member m[MEMBERS_MAX];
-	int n;
-};
-
-static bool read_members(struct text object, struct members *all)
-{
-	size_t pos = 0;
-
-	for (all->n = 0; all->n < MEMBERS_MAX; all->n++)
-		if (!json_next_member(object.p, object.len, &pos, &all->m[all->n]))
-			return true;
-	return false;
-}
-
 static struct text name_of(const struct json_member *m)
 {
 	return (struct text){ m->name, m->name_len };
@@ -183,14 +168,6 @@ static struct text name_of(const struct json_member *m)
 static struct text value_of(const struct json_member *m)
 {
 	return (struct text){ m->value, m->value_len };
-}
-
-static const struct json_member *find(const struct members *all, struct text name)
-{
-	for (int i = 0; i < all->n; i++)
-		if (equal(name_of(&all->m[i]), name))
-			return &all->m[i];
-	return NULL;
 }
 
 static bool put_objects(struct line *l, struct text before, struct text after,
@@ -230,11 +207,11 @@ static bool put_objects(struct line *l, struct text before, struct text after,
 	if (!b)
 		return false;
 	a = b + 1;
-	if (read_members(before, b) && read_members(after, a)) {
+	if (members_read(b, before.p, before.len) && members_read(a, after.p, after.len)) {
 		for (int i = 0; i < a->n; i++)
-			put_member(l, find(b, name_of(&a->m[i])), &a->m[i], up, depth);
+			put_member(l, members_find(b, &a->m[i]), &a->m[i], up, depth);
 		for (int i = 0; i < b->n; i++)
-			if (!find(a, name_of(&b->m[i])))
+			if (!members_find(a, &b->m[i]))
 				put_member(l, &b->m[i], NULL, up, depth);
 	}
 	free(b);

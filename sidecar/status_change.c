@@ -1,6 +1,7 @@
 #include "status_change.h"
 #include "html.h"
 #include "json.h"
+#include "members.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,6 @@ enum {
 	WHOLE_MAX = 240,  /* bytes: longer ones are cut around what differs */
 	CONTEXT = 60,     /* bytes kept around it */
 	MIDDLE_MAX = 400, /* bytes of what differs */
-	MEMBERS_MAX = 64,
 	ROWS_MAX = 24,
 	DEPTH_MAX = 8,
 };
@@ -145,21 +145,6 @@ static void put_wide(struct rows *r, const char *class, const char *text)
 
 /* ---- two objects ---- */
 
-struct members {
-	struct json_member m[MEMBERS_MAX];
-	int n;
-};
-
-static bool read_members(struct text object, struct members *all)
-{
-	size_t pos = 0;
-
-	for (all->n = 0; all->n < MEMBERS_MAX; all->n++)
-		if (!json_next_member(object.p, object.len, &pos, &all->m[all->n]))
-			return true;
-	return false;
-}
-
 static struct text name_of(const struct json_member *m)
 {
 	return (struct text){ m->name, m->name_len };
@@ -168,14 +153,6 @@ static struct text name_of(const struct json_member *m)
 static struct text value_of(const struct json_member *m)
 {
 	return (struct text){ m->value, m->value_len };
-}
-
-static const struct json_member *find(const struct members *all, struct text name)
-{
-	for (int i = 0; i < all->n; i++)
-		if (equal(name_of(&all->m[i]), name))
-			return &all->m[i];
-	return NULL;
 }
 
 static bool put_objects(struct rows *r, struct text old, struct text new, const struct path *up,
@@ -207,11 +184,11 @@ static bool put_objects(struct rows *r, struct text old, struct text new, const 
 	if (!o)
 		return false;
 	struct members *n = o + 1;
-	if (read_members(old, o) && read_members(new, n)) {
+	if (members_read(o, old.p, old.len) && members_read(n, new.p, new.len)) {
 		for (int i = 0; i < n->n; i++)
-			put_member(r, find(o, name_of(&n->m[i])), &n->m[i], up, depth);
+			put_member(r, members_find(o, &n->m[i]), &n->m[i], up, depth);
 		for (int i = 0; i < o->n; i++)
-			if (!find(n, name_of(&o->m[i])))
+			if (!members_find(n, &o->m[i]))
 				put_member(r, &o->m[i], NULL, up, depth);
 	}
 	free(o);
