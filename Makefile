@@ -233,11 +233,12 @@ FUZZ_MOST ?= 20
 few-fuzz:
 	@tests/deps fuzz
 	@$(AGAIN) SAN=fuzz CC=clang run-few-fuzz
-run-few-fuzz: $(FUZZERS)
-	@set -e; $(foreach t,$(FUZZERS),echo "== $t"; mkdir -p $t.corpus; $t -max_len=600 \
-		-runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_MOST) -verbosity=0 -print_final_stats=1 \
-		-artifact_prefix=$t. $t.corpus $(wildcard tests/fuzz/corpus/$(notdir $t)) 2>&1 | \
-		sed '/^stat::[^n]/d;/^$$/d'; [ -z "$$(ls $t.crash-* $t.leak-* $t.timeout-* 2>/dev/null)" ];)
+run-few-fuzz: $(FUZZERS:=.few)
+$(FUZZERS:=.few): %.few: %
+	@mkdir -p $*.corpus; $* -max_len=600 -runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_MOST) \
+		-verbosity=0 -print_final_stats=1 -artifact_prefix=$*. $*.corpus \
+		$(wildcard tests/fuzz/corpus/$(*F)) >$*.log 2>&1 || { cat $*.log; exit 1; }
+	@echo "== $*: $$(sed -n 's/^stat::number_of_executed_units: *//p' $*.log) runs"
 
 # Twice: it does not always agree with itself at once.
 fmt:
@@ -271,7 +272,7 @@ clean:
 distclean: clean
 	rm -rf build
 
-.PHONY: all tests few-fuzz run-few-fuzz deps demo test unit few-seeds simulate plants lint integration prove torture bench fuzz run-fuzz \
+.PHONY: all tests $(FUZZERS:=.few) few-fuzz run-few-fuzz deps demo test unit few-seeds simulate plants lint integration prove torture bench fuzz run-fuzz \
 	fmt docs install clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
