@@ -51,7 +51,7 @@ static bool disk_is_full(const struct state *st)
  * have come from fdatasync(), after which the kernel's page cache and the disk
  * may differ without a sign: nothing more is written until a reopen.
  */
-static int write_failed(struct state *st, int rc)
+int state_write_failed(struct state *st, int rc)
 {
 	if (rc == -EDQUOT || rc == -EFBIG || (rc == -EIO && disk_is_full(st)))
 		return -ENOSPC;
@@ -103,7 +103,7 @@ static int settle(struct state *st)
 	pthread_mutex_lock(&st->syncing);
 	int rc = state_sync(st);
 	pthread_mutex_unlock(&st->syncing);
-	return rc ? write_failed(st, rc) : 0;
+	return rc ? state_write_failed(st, rc) : 0;
 }
 
 static int open_cursors(struct state_txn *t)
@@ -135,6 +135,8 @@ int state_begin(struct state *st, struct state_txn **out)
 	rc = open_cursors(t);
 	if (!rc && !st->greeted)
 		rc = greet(st, t->txn);
+	if (!rc)
+		rc = waiting_begin(t);
 	if (rc) {
 		state_abort(t);
 		return rc;
@@ -197,14 +199,16 @@ int state_commit(struct state_txn *t)
 	int rc = meta_set_int(t->txn, st->meta, META_HEARTBEAT_MS, wall_clock_ms());
 	if (rc) {
 		state_abort(t);
-		return write_failed(st, rc);
+		return state_write_failed(st, rc);
 	}
 	FAULT_POINT("state.commit");
+	bool made = t->made_waiting;
 	rc = sync_and_commit(t);
 	free(t);
 	if (rc)
-		return write_failed(st, rc);
+		return state_write_failed(st, rc);
 
+	waiting_committed(st, made);
 	FAULT_POINT("state.committed");
 	state_lengthen_file(st);
 	st->greeted = true;
@@ -259,7 +263,7 @@ int state_put(struct state_txn *t, const void *skey, size_t skey_len, const void
 		rc = mdb_cursor_put(t->records, &k, &v, 0);
 	}
 	t->found = false;
-	return rc ? write_failed(st, code_from_mdb(rc)) : 0;
+	return rc ? state_write_failed(st, code_from_mdb(rc)) : 0;
 }
 
 int state_del(struct state_txn *t, const void *skey, size_t skey_len)
@@ -272,12 +276,12 @@ int state_del(struct state_txn *t, const void *skey, size_t skey_len)
 	if (rc)
 		return code_from_mdb(rc);
 	rc = mdb_cursor_del(t->records, 0);
-	return rc ? write_failed(t->st, code_from_mdb(rc)) : 0;
+	return rc ? state_write_failed(t->st, code_from_mdb(rc)) : 0;
 }
 
 /* ---- journal ---- */
 
-static int reserve(struct state *st, size_t len)
+int state_reserve(struct state *st, size_t len)
 {
 	if (len <= st->buf_len)
 		return 0;
@@ -295,7 +299,7 @@ int state_journal(struct state_txn *t, const struct change *c, const void *befor
 {
 	struct state *st = t->st;
 	size_t len = change_bytes(c->key_len, before_len, after_len);
-	int rc = reserve(st, len);
+	int rc = state_reserve(st, len);
 	if (rc)
 		return rc;
 	/* encoded aside, not in place: `before` may lie in a page that the put gives up */
@@ -305,7 +309,7 @@ int state_journal(struct state_txn *t, const struct change *c, const void *befor
 	change_key_encode(key, c->partition, c->offset, c->n);
 	MDB_val k = val(key, sizeof(key)), v = val(st->buf, len);
 	rc = mdb_cursor_put(t->journal, &k, &v, 0);
-	return rc ? write_failed(st, code_from_mdb(rc)) : 0;
+	return rc ? state_write_failed(st, code_from_mdb(rc)) : 0;
 }
 
 /* Whether the entry at `c` is of partition p and below (offset, n). */
@@ -345,14 +349,17 @@ int state_trim(struct state_txn *t, int32_t p, struct state_partition *row, int6
 			return deleted;
 		}
 		if ((rc = mdb_cursor_del(t->journal, 0)))
-			return write_failed(t->st, code_from_mdb(rc));
+			return state_write_failed(t->st, code_from_mdb(rc));
 		op = MDB_NEXT; /* after a deletion: the entry that moved up */
 	}
 }
 
 /* ---- meta ---- */
 
-static int meta_result(struct state_txn *t, int rc) { return rc ? write_failed(t->st, rc) : 0; }
+static int meta_result(struct state_txn *t, int rc)
+{
+	return rc ? state_write_failed(t->st, rc) : 0;
+}
 
 int state_partition_set(struct state_txn *t, int32_t p, const struct state_partition *row)
 {

@@ -155,6 +155,7 @@ static struct state *new_state(struct state_dir *d, const struct state_identity 
 	st->dir = d;
 	pthread_mutex_init(&st->syncing, NULL); /* never fails for a plain one */
 	st->lease_ms = o->lease_ms;
+	st->wants_waiting = o->waiting;
 	st->cluster_id = strdup(who->cluster_id);
 	boot_id(st->boot_id);
 	if (!st->cluster_id) {
@@ -287,6 +288,8 @@ static int load(struct state *st, const struct state_identity *who, const char *
 	rc = open_databases(st, t, 0);
 	if (rc == -ENOENT)
 		rc = -EBADMSG; /* a database is missing */
+	if (!rc)
+		rc = waiting_load(st, t);
 	if (rc)
 		code_say(rc, err, err_len, "%s: not a state of sidenote: %s", path, code_name(rc));
 	else

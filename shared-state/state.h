@@ -67,6 +67,7 @@ struct state_identity {         /* whose state this is; strings are copied */
 
 struct state_options {
 	int64_t lease_ms; /* configured; the stored one counts if it is larger */
+	bool waiting;     /* keep superseded pairs; else any that are there are removed */
 };
 
 /**
@@ -167,6 +168,19 @@ int state_journal(struct state_txn *t, const struct change *c, const void *befor
 int state_trim(struct state_txn *t, int32_t p, struct state_partition *row, int64_t offset,
 	       uint32_t n, int max);
 
+/**
+ * Keep a superseded pair until its old record is known to be gone: `c` is the
+ * change that superseded it (partition, offset, op, key, before.offset), `before`
+ * the old record, `after` the head of the new one, without its value.  Only
+ * where the options asked for it.
+ */
+int state_wait(struct state_txn *t, const struct change *c, const void *before, size_t before_len,
+	       const void *after, size_t after_len);
+/** Delete up to `max` pairs of partition p below offset `below`; how many, or < 0. */
+int state_waiting_trim(struct state_txn *t, int32_t p, int64_t below, int max);
+/** Whether superseded pairs are to be kept. */
+bool state_waits(const struct state *st);
+
 int state_partition_set(struct state_txn *t, int32_t p, const struct state_partition *row);
 int state_anchors_set(struct state_txn *t, int32_t p, const struct state_anchor *a, int n);
 /** A text in meta: role, ready ...  (heartbeat, lease, cluster and boot id are kept by this
@@ -200,6 +214,26 @@ int state_view_journal(struct state_view *v, int32_t p, int64_t offset, uint32_t
 		       struct change *c);
 /** The entry after the one last returned in this view, same partition. */
 int state_view_journal_next(struct state_view *v, struct change *c);
+/**
+ * The first pair of partition p that was superseded at or after `offset`: 0 and
+ * *c, of which `before` is the old record and `after` the head of the new one,
+ * -ENOENT, -EBADMSG.  And the one after it.
+ */
+int state_view_waiting(struct state_view *v, int32_t p, int64_t offset, struct change *c);
+int state_view_waiting_next(struct state_view *v, struct change *c);
+/* The same without looking at what it holds: for a walk over many. */
+struct state_pair {
+	int64_t old_offset, offset; /* of the record, and of the one that superseded it */
+	size_t bytes;
+};
+int state_view_pair(struct state_view *v, int32_t p, int64_t offset, struct state_pair *pair);
+int state_view_pair_next(struct state_view *v, struct state_pair *pair);
+/**
+ * The record of a key that stands at (p, offset), whether it is the latest or
+ * waits as superseded: 0, or -ENOENT.  Points into the view.
+ */
+int state_view_version(struct state_view *v, int32_t p, int64_t offset, const void *skey,
+		       size_t skey_len, struct record *out);
 /** Stored record of a key: 0, -ENOENT. Points into the view. */
 int state_view_get(struct state_view *v, const void *skey, size_t skey_len, const void **rec,
 		   size_t *rec_len);
@@ -216,6 +250,7 @@ int state_view_walk(struct state_view *v, const void *after, size_t after_len, c
 struct state_stat {
 	uint64_t records, journal_entries;
 	uint64_t records_bytes, journal_bytes; /* pages in use, in bytes */
+	uint64_t waiting_pairs, waiting_bytes;
 	uint64_t file_bytes;
 	uint64_t txnid;
 };

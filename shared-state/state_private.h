@@ -17,6 +17,7 @@ struct state {
 	char generation[GENERATION_NAME_BYTES];
 	MDB_env *env;
 	MDB_dbi records, journal, meta;
+	MDB_dbi waiting, superseded; /* valid while `has_waiting`: see waiting.c */
 	size_t page_bytes;
 	struct lease lease; /* none while filling: nobody reads it yet */
 	int64_t lease_ms;
@@ -28,6 +29,9 @@ struct state {
 	bool filling;                  /* made by state_create() and not current yet */
 	bool appending;                /* filling, and every key so far came in order */
 	bool greeted;                  /* a commit of this process is in: see batch.c */
+	bool wants_waiting;            /* superseded pairs are to be kept */
+	atomic_bool has_waiting;       /* their databases are there, and committed */
+	bool stale_waiting;            /* they are there, and nobody wants them any more */
 	uint8_t *buf;                  /* grows to the longest journal entry */
 	size_t buf_len;
 	_Atomic uint64_t durable; /* the last commit that survives a power cut */
@@ -46,6 +50,8 @@ struct state_txn {
 	struct state *st;
 	MDB_txn *txn;
 	MDB_cursor *records, *journal;
+	MDB_cursor *waiting, *superseded; /* NULL until used */
+	bool made_waiting;                /* its databases come with this commit */
 	/* the key that `records` stands on, so that a put or del need not search again */
 	bool found;
 	size_t skey_len;
@@ -58,6 +64,9 @@ struct state_view {
 	MDB_cursor *records; /* NULL until the records are walked */
 	MDB_cursor *journal; /* NULL until the journal is read */
 	int32_t partition;   /* that `journal` is in */
+	bool has_waiting;    /* when it began: later its databases are not known to it */
+	MDB_cursor *waiting; /* NULL until pairs are read */
+	int32_t waiting_partition;
 };
 
 /** The inode of data.mdb; 0: unknown. */
@@ -68,6 +77,16 @@ bool state_same_boot_in(struct state *st, MDB_txn *t);
 
 /** Make everything that is committed durable; `syncing` is held. */
 int state_sync(struct state *st);
+
+/* waiting.c: what the first transaction of a process settles, what a commit makes true. */
+int waiting_begin(struct state_txn *t);
+void waiting_committed(struct state *st, bool made);
+/** Open what is there in a transaction that keeps its handles. */
+int waiting_load(struct state *st, MDB_txn *t);
+/** Room for one entry in st->buf. */
+int state_reserve(struct state *st, size_t len);
+/** What a failed write means: see batch.c. */
+int state_write_failed(struct state *st, int rc);
 
 /** After a commit: see batch.c. */
 void state_lengthen_file(const struct state *st);

@@ -68,6 +68,36 @@ static int copy_all(struct state *to, struct state *from, struct copy *c)
 	return code_from_mdb(rc);
 }
 
+/* Superseded pairs wait on: those of the old generation, which knows how far they are told. */
+static int make_waiting(struct state *to, struct state *from)
+{
+	MDB_txn *t;
+	if (!atomic_load(&from->has_waiting))
+		return 0;
+	int rc = mdb_txn_begin(to->env, NULL, 0, &t);
+	if (rc)
+		return code_from_mdb(rc);
+	rc = mdb_dbi_open(t, "waiting", MDB_CREATE, &to->waiting);
+	if (!rc)
+		rc = mdb_dbi_open(t, "superseded", MDB_CREATE, &to->superseded);
+	if (!rc)
+		return code_from_mdb(mdb_txn_commit(t));
+	mdb_txn_abort(t);
+	return code_from_mdb(rc);
+}
+
+static int copy_waiting(struct state *to, struct state *from)
+{
+	struct copy waiting = { .from_dbi = from->waiting,
+				.to_dbi = to->waiting,
+				.flags = MDB_APPEND };
+	struct copy superseded = { .from_dbi = from->superseded,
+				   .to_dbi = to->superseded,
+				   .flags = MDB_APPEND };
+	int rc = copy_all(to, from, &waiting);
+	return rc ? rc : copy_all(to, from, &superseded);
+}
+
 /*
  * What must not be inherited.  The lease: readers go by what is stored, and `to`
  * rotates by its own, so a larger one would be a lie.  The inode: the file is no
@@ -96,6 +126,10 @@ int state_take_over(struct state *to, struct state *from)
 				.flags = MDB_APPEND };
 	struct copy meta = { .from_dbi = from->meta, .to_dbi = to->meta };
 	int rc = copy_all(to, from, &journal);
+	if (!rc)
+		rc = make_waiting(to, from);
+	if (!rc && atomic_load(&from->has_waiting))
+		rc = copy_waiting(to, from);
 	FAULT_POINT("takeover.journal");
 	if (!rc)
 		rc = copy_all(to, from, &meta);

@@ -23,6 +23,7 @@ int state_view_begin(struct state *st, struct state_view **out)
 	if (!v)
 		return -ENOMEM;
 	v->st = st;
+	v->has_waiting = atomic_load(&st->has_waiting);
 	int rc = code_from_mdb(mdb_txn_begin(st->env, NULL, MDB_RDONLY, &v->txn));
 	if (rc) {
 		free(v);
@@ -40,6 +41,8 @@ void state_view_end(struct state_view *v)
 		mdb_cursor_close(v->records);
 	if (v->journal)
 		mdb_cursor_close(v->journal);
+	if (v->waiting)
+		mdb_cursor_close(v->waiting);
 	mdb_txn_abort(v->txn);
 	free(v);
 }
@@ -184,6 +187,8 @@ int state_stat(struct state *st, struct state_stat *out)
 	rc = database_stat(v, st->records, &s.records, &s.records_bytes);
 	if (!rc)
 		rc = database_stat(v, st->journal, &s.journal_entries, &s.journal_bytes);
+	if (!rc && v->has_waiting)
+		rc = database_stat(v, st->waiting, &s.waiting_pairs, &s.waiting_bytes);
 	state_view_end(v);
 	if (!rc)
 		rc = code_from_mdb(mdb_env_get_fd(st->env, &fd));

@@ -3,9 +3,9 @@
 #include <string.h>
 
 /* When a right is needed. */
-enum needed { ALWAYS, LEADING, PUBLISHING, CREATING };
+enum needed { ALWAYS, LEADING, PUBLISHING, CREATING, COMPACTED, COMPACTED_CREATING };
 /* What it is a right on. */
-enum on { SOURCE, NOTIFICATIONS, GROUP, TRANSACTIONAL_ID };
+enum on { SOURCE, NOTIFICATIONS, GONE, GROUP, TRANSACTIONAL_ID };
 
 /*
  * Each row with the requests that need it.  No Describe: Read and Write imply it
@@ -23,12 +23,17 @@ static const struct row {
 	{ NOTIFICATIONS, "Read", PUBLISHING, "in a round: what was told already" },
 	{ NOTIFICATIONS, "DescribeConfigs", PUBLISHING, "max.message.bytes, retention, policy" },
 	{ NOTIFICATIONS, "Create", CREATING, "notifications.create=true (CreateTopics)" },
+	{ GONE, "Write", COMPACTED,
+	  "publish what compaction removed (AddPartitionsToTxn, Produce)" },
+	{ GONE, "Describe", COMPACTED, "partitions and offsets (Metadata, ListOffsets)" },
+	{ GONE, "DescribeConfigs", COMPACTED, "max.message.bytes, retention, policy" },
+	{ GONE, "Create", COMPACTED_CREATING, "notifications.create=true (CreateTopics)" },
 	{ GROUP, "Read", LEADING, "who leads; commit offsets (JoinGroup, TxnOffsetCommit)" },
 	{ TRANSACTIONAL_ID, "Write", PUBLISHING, "transactions (InitProducerId, EndTxn)" },
 };
 enum { N_ROWS = sizeof(rows) / sizeof(*rows) };
 
-static const enum acl_resource resource_of[] = { ACL_TOPIC, ACL_TOPIC, ACL_GROUP,
+static const enum acl_resource resource_of[] = { ACL_TOPIC, ACL_TOPIC, ACL_TOPIC, ACL_GROUP,
 						 ACL_TRANSACTIONAL_ID };
 
 static void put_name(const struct config *c, enum on on, char *out, size_t len)
@@ -37,6 +42,8 @@ static void put_name(const struct config *c, enum on on, char *out, size_t len)
 		snprintf(out, len, "%s", c->source_topic);
 	else if (on == NOTIFICATIONS)
 		snprintf(out, len, "%s", c->notifications_topic);
+	else if (on == GONE)
+		snprintf(out, len, "%s", c->compacted_topic);
 	else
 		snprintf(out, len, "sidenote.%s", c->name);
 }
@@ -51,7 +58,9 @@ int acls_needed(const struct config *c, struct acl out[ACLS_MAX])
 
 		if ((r->needed >= PUBLISHING && !publishing) ||
 		    (r->needed == LEADING && !leading) ||
-		    (r->needed == CREATING && !c->notifications_create))
+		    (r->needed >= COMPACTED && !c->compacted_topic[0]) ||
+		    ((r->needed == CREATING || r->needed == COMPACTED_CREATING) &&
+		     !c->notifications_create))
 			continue;
 		out[n] = (struct acl){ .resource = resource_of[r->on],
 				       .operation = r->operation,

@@ -16,6 +16,7 @@ struct bytes {
 struct done {
 	enum change_op op;
 	struct bytes before, after;
+	int64_t old_offset; /* of `before`, in the same partition; -1: none */
 };
 
 struct sweep {
@@ -136,6 +137,9 @@ static int step(struct sweep *s, const struct batch_record *r, struct done *d, s
 		return rc;
 	d->op = op;
 	d->before = cur->bytes;
+	/* what moved from another partition is superseded in no log */
+	d->old_offset =
+		cur->bytes.p && cur->rec.partition == r->rec.partition ? cur->rec.offset : -1;
 	if (s->o->journal && (rc = encode_after(s, r, &stored, &d->after)))
 		return rc;
 	count(s->n, op);
@@ -193,6 +197,23 @@ static bool same_key(const struct batch_record *a, const struct batch_record *b)
 	       !memcmp(a->skey, b->skey, a->skey_len);
 }
 
+/* Of the new record its head only: its value stands elsewhere, see waiting.c. */
+static int wait_for(struct sweep *s, const struct batch_record *r, const struct done *d,
+		    struct change *c)
+{
+	struct record head = r->rec;
+	struct bytes after;
+	int rc;
+
+	head.flags = (uint8_t)(head.flags & ~RECORD_HEADERS);
+	head.headers_len = head.value_len = 0;
+	rc = encode(s, &head, r, &after);
+	if (rc)
+		return rc;
+	c->before.offset = d->old_offset;
+	return state_wait(s->t, c, d->before.p, d->before.len, after.p, after.len);
+}
+
 static int journal_all(struct sweep *s)
 {
 	int rc = 0;
@@ -209,7 +230,11 @@ static int journal_all(struct sweep *s)
 				    .cause = CAUSE_LOG,
 				    .key = r->key,
 				    .key_len = r->key_len };
-		rc = state_journal(s->t, &c, d->before.p, d->before.len, d->after.p, d->after.len);
+		if (s->o->journal)
+			rc = state_journal(s->t, &c, d->before.p, d->before.len, d->after.p,
+					   d->after.len);
+		if (!rc && s->o->waiting && d->old_offset >= 0)
+			rc = wait_for(s, r, d, &c);
 	}
 	return rc;
 }
@@ -230,7 +255,7 @@ int apply_batch(struct state_txn *t, struct batch *b, const struct apply_options
 			;
 		rc = sweep_key(&s, order + i, j - i);
 	}
-	if (!rc && o->journal)
+	if (!rc && (o->journal || o->waiting))
 		rc = journal_all(&s);
 	return rc;
 }

@@ -21,6 +21,7 @@
 struct apply_options {
 	enum moved moved;
 	bool journal;      /* false: while filling, or where nobody is notified */
+	bool waiting;      /* keep superseded pairs until the old record is gone */
 	const bool *blind; /* per partition: history before may have been compacted away */
 };
 

@@ -539,19 +539,19 @@ static bool check_source(struct check *k)
 	return true;
 }
 
-static void notifications_missing(struct check *k)
+static void notifications_missing(struct check *k, const char *topic)
 {
 	char command[600];
 
-	topic_create_command(&k->c, k->source.partitions, command, sizeof(command));
+	topic_create_command(&k->c, topic, k->source.partitions, command, sizeof(command));
 	if (k->c.notifications_create)
 		say(k, NOTE, NULL, "notification topic %s does not exist: `run` will create it",
-		    k->c.notifications_topic);
+		    topic);
 	else
 		say(k, FAULT, "SN-NOTIFICATIONS-MISSING",
 		    "notification topic %s does not exist; create it with: %s (or set "
 		    "notifications.create=true)",
-		    k->c.notifications_topic, command);
+		    topic, command);
 }
 
 static void check_notifications(struct check *k)
@@ -562,7 +562,7 @@ static void check_notifications(struct check *k)
 	int rc = topic_settings(k->rk, topic, ANSWER_MS, &k->notifications, err, sizeof(err));
 
 	if (rc == KAFKA_MISSING) {
-		notifications_missing(k);
+		notifications_missing(k, topic);
 	} else if (rc == KAFKA_DENIED) {
 		say(k, FAULT, "SN-PUBLISH-DENIED",
 		    "%s; grant Write on topic %s, see `sidenote check --acls`", err, topic);
@@ -577,6 +577,28 @@ static void check_notifications(struct check *k)
 		    "the rights to write to it and to transactional id sidenote.%s are not tried: "
 		    "that would stop a sidecar that leads",
 		    k->c.name);
+	}
+}
+
+static void check_compacted(struct check *k)
+{
+	struct config c = k->c; /* the same is asked of it as of the other one */
+	struct topic_settings s;
+	struct finding f[FINDINGS_MAX];
+	char err[300];
+	int rc = topic_settings(k->rk, c.compacted_topic, ANSWER_MS, &s, err, sizeof(err));
+
+	c.notifications_topic = c.compacted_topic;
+	if (rc == KAFKA_MISSING) {
+		notifications_missing(k, c.compacted_topic);
+	} else if (rc == KAFKA_DENIED) {
+		say(k, FAULT, "SN-PUBLISH-DENIED",
+		    "%s; grant Write and Describe on it, see `sidenote check --acls`", err);
+	} else if (rc) {
+		unreachable(k, err);
+	} else {
+		describe_topic(k, "topic of compaction", c.compacted_topic, &s);
+		say_findings(k, f, topic_notification_findings(&c, &k->source, &s, f));
 	}
 }
 
@@ -728,6 +750,8 @@ static void check_online(struct check *k)
 		check_notifications(k);
 	else
 		say(k, NOTE, NULL, "no notifications: notifications.topic is empty");
+	if (*k->c.compacted_topic)
+		check_compacted(k);
 	check_positions(k);
 	check_redis(k);
 }

@@ -23,9 +23,11 @@ struct facts {
 	struct sstate_stat st;
 	char name[TEXT_BYTES], topic[TEXT_BYTES], cluster_id[TEXT_BYTES], uuid[TEXT_BYTES],
 		role[TEXT_BYTES];
+	int64_t waiting_pairs, waiting_bytes; /* for compaction; -1: not kept */
 	struct partition {
 		bool known;
 		struct sstate_partition row;
+		int64_t cursor; /* -1: none */
 	} * partitions;
 	char *token;
 };
@@ -61,6 +63,21 @@ static int ask_text(struct sstate *s, const char *what, char text[TEXT_BYTES])
 	return rc == -ENOENT ? 0 : rc; /* stays empty */
 }
 
+static int64_t ask_cursor(struct sstate *s, int32_t p)
+{
+	char name[32], text[TEXT_BYTES] = "";
+	snprintf(name, sizeof(name), "cursor/%010" PRId32, p);
+	return ask_text(s, name, text) || !*text ? -1 : strtoll(text, NULL, 10);
+}
+
+static void ask_waiting(struct sstate *s, struct facts *f)
+{
+	char text[TEXT_BYTES] = "";
+	if (ask_text(s, "waiting", text) ||
+	    sscanf(text, "%" SCNd64 " %" SCNd64, &f->waiting_pairs, &f->waiting_bytes) != 2)
+		f->waiting_pairs = f->waiting_bytes = -1;
+}
+
 static int ask_partitions(struct sstate *s, struct facts *f)
 {
 	size_t n = (size_t)f->st.partitions, token_bytes = 64 * n + 1;
@@ -73,6 +90,7 @@ static int ask_partitions(struct sstate *s, struct facts *f)
 		rc = sstate_partition(s, (int32_t)p, &f->partitions[p].row);
 		f->partitions[p].known = !rc;
 		rc = rc == -ENOENT ? 0 : rc;
+		f->partitions[p].cursor = ask_cursor(s, (int32_t)p);
 	}
 	return rc ? rc : sstate_token(s, f->token, token_bytes);
 }
@@ -85,6 +103,7 @@ static int ask(struct sstate *s, struct facts *f)
 	rc = rc ? rc : ask_text(s, "cluster_id", f->cluster_id);
 	rc = rc ? rc : ask_text(s, "uuid", f->uuid);
 	rc = rc ? rc : ask_text(s, "role", f->role);
+	ask_waiting(s, f);
 	return rc ? rc : ask_partitions(s, f);
 }
 
@@ -108,7 +127,7 @@ static void json_number(const char *name, int64_t n, const char *end)
 		printf("\"%s\":%" PRId64 "%s", name, n, end);
 }
 
-static void json_partition(int32_t p, const struct sstate_partition *row)
+static void json_partition(int32_t p, const struct sstate_partition *row, int64_t cursor)
 {
 	printf("{\"partition\":%" PRId32 ",", p);
 	json_number("applied", row->applied, ",");
@@ -116,7 +135,9 @@ static void json_partition(int32_t p, const struct sstate_partition *row)
 	json_number("base", row->base, ",");
 	json_number("start", row->start, ",");
 	json_number("whole", row->whole, ",");
-	json_number("due", row->due, "}");
+	json_number("due", row->due, cursor < 0 ? "}" : ",");
+	if (cursor >= 0)
+		json_number("compacted", cursor, "}");
 }
 
 static void tell_json(const struct facts *f)
@@ -132,13 +153,17 @@ static void tell_json(const struct facts *f)
 	printf("\"keys\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"file_bytes\":%" PRIu64
 	       ",\"journal\":{\"entries\":%" PRIu64 ",\"bytes\":%" PRIu64 "},",
 	       st->keys, st->bytes, st->file_bytes, st->journal_entries, st->journal_bytes);
+	if (f->waiting_pairs >= 0)
+		printf("\"waiting\":{\"pairs\":%" PRId64 ",\"bytes\":%" PRId64 "},",
+		       f->waiting_pairs, f->waiting_bytes);
 	json_number("lease_ms", st->lease_ms, ",");
 	json_number("heartbeat_age_ms", st->heartbeat_age_ms, ",");
 	printf("\"txnid\":%" PRIu64 ",\"partitions\":[", st->txnid);
 	for (int32_t p = 0, n = 0; p < st->partitions; p++)
 		if (f->partitions[p].known) {
 			fputs(n++ ? "," : "", stdout);
-			json_partition(p, &f->partitions[p].row);
+			json_partition(p, &f->partitions[p].row,
+				       f->waiting_pairs < 0 ? -1 : f->partitions[p].cursor);
 		}
 	printf("],\"token\":\"%s\"}\n", f->token);
 }
@@ -192,6 +217,9 @@ static void tell(const struct facts *f)
 	       st->file_bytes);
 	printf("%-12s %" PRIu64 " entries, %" PRIu64 " bytes\n", "journal", st->journal_entries,
 	       st->journal_bytes);
+	if (f->waiting_pairs >= 0)
+		printf("%-12s %" PRId64 " overwritten records, %" PRId64 " bytes\n", "waiting",
+		       f->waiting_pairs, f->waiting_bytes);
 	printf("%-12s %" PRId64 " ms\n", "lease", st->lease_ms);
 	if (st->heartbeat_age_ms >= 0)
 		printf("%-12s %" PRId64 " ms ago\n", "heartbeat", st->heartbeat_age_ms);

@@ -345,18 +345,30 @@ static void print_json(const rd_kafka_message_t *m, const struct notice *r, cons
 	print_number("ts", rd_kafka_message_timestamp(m, NULL));
 	fputs(",\"id\":", stdout);
 	print_string(r->id, r->id_len);
-	printf(",\"op\":\"%c\",\"cause\":\"%s\",\"key\":", r->op, causes[r->cause]);
+	if (r->op == 'k' || r->op == 'x')
+		printf(",\"op\":\"%s\"", r->op == 'k' ? "compacted" : "expired");
+	else
+		printf(",\"op\":\"%c\"", r->op);
+	printf(",\"cause\":\"%s\",\"key\":", causes[r->cause]);
 	print_string(key, strlen(key));
 	if (r->unknown)
 		fputs(",\"before\":{\"sidenote.unknown\":true}", stdout);
 	else
 		print_value("before", r->before, r->before_len);
-	print_value("after", r->after, r->after_len);
+	if (r->after_unknown)
+		fputs(",\"after\":{\"sidenote.unknown\":true}", stdout);
+	else
+		print_value("after", r->after, r->after_len);
 	fputs(",\"source\":{", stdout);
 	printf("\"offset\":%" PRId64, r->offset);
 	print_number("ts_ms", r->ts_ms);
 	print_number("before_offset", r->before_offset);
 	print_number("before_ts_ms", r->before_ts_ms);
+	if (r->op == 'k' || r->op == 'x') {
+		print_number("present_ms", r->present_ms);
+		print_number("gone_ms", r->gone_ms);
+		print_number("leader", r->leader);
+	}
 	printf("}}\n");
 }
 

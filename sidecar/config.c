@@ -98,7 +98,16 @@ static const struct option_row options[] = {
 	  start_words, "On the very first start: notify from now on, or the whole topic." },
 	{ "notifications.unchanged", OPTION_BOOL, F(notifications_unchanged), "false", NULL, 0, 0,
 	  NULL, "Also notify a rewrite of the same bytes." },
-	{ "notifications.compacted.topic", OPTION_LATER, 0, "", NULL, 0, 0, NULL, NULL },
+	{ "notifications.compacted.topic", OPTION_NOTES, F(compacted_topic), "", NULL, 0, 0, NULL,
+	  "Where it is notified that compaction has physically removed an overwritten record. "
+	  "Empty: nowhere, and overwritten records are not kept for it." },
+	{ "notifications.compacted.max.bytes", OPTION_SIZE, F(compacted_max_bytes), "4GiB", NULL,
+	  MIB, 512 * GIB, NULL,
+	  "Size of the overwritten records that wait for that, beyond which the oldest are "
+	  "notified as `expired`." },
+	{ "notifications.compacted.probes", OPTION_INT, F(compacted_probes), "20", NULL, 1, 1000,
+	  NULL,
+	  "The most requests a second that look for what was removed. None while nothing waits." },
 	{ "reconcile", OPTION_ENUM, F(reconcile), "auto", NULL, 0, 0, reconcile_words,
 	  "Look for deletes that compaction has purged: when some may have been missed, once at "
 	  "every start, or never." },
@@ -238,6 +247,26 @@ static int check_redis(struct config *c, char *err, size_t err_len)
 	return 0;
 }
 
+static int check_compacted(const struct config *c, char *err, size_t err_len)
+{
+	const char *topic = c->compacted_topic;
+
+	if (!*topic)
+		return 0;
+	if (!*c->notifications_topic)
+		return refuse(err, err_len,
+			      "notifications.compacted.topic: needs notifications.topic, which is "
+			      "empty: a record is told as gone after it was told as overwritten");
+	if (!strcmp(topic, c->source_topic) || !strcmp(topic, c->notifications_topic))
+		return refuse(err, err_len,
+			      "notifications.compacted.topic: is %s itself (%s): use a topic of "
+			      "its own",
+			      strcmp(topic, c->source_topic) ? "notifications.topic"
+							     : "source.topic",
+			      topic);
+	return 0;
+}
+
 int config_check(struct config *c, char *err, size_t err_len)
 {
 	int rc = option_check_required(&table, c, err, err_len);
@@ -255,6 +284,10 @@ int config_check(struct config *c, char *err, size_t err_len)
 			      "notifications.topic: is source.topic itself (%s): notifications "
 			      "would be notified",
 			      c->source_topic);
+	if (!rc)
+		rc = check_compacted(c, err, err_len);
+	if (rc)
+		return rc;
 	if (c->notifications_format == NOTE_RAW && c->notifications_encoding == NOTE_BASE64)
 		return refuse(err, err_len,
 			      "notifications.encoding: base64 is for debezium-json; "

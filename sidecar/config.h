@@ -49,6 +49,8 @@ struct config {
 	int notifications_encoding;   /* enum note_encoding */
 	int notifications_start;      /* enum note_start */
 	bool notifications_unchanged;
+	char *compacted_topic; /* "": physical compaction is not notified */
+	int64_t compacted_max_bytes, compacted_probes;
 	int reconcile;
 	char *redis_uri;    /* "": no mirror */
 	char *redis_prefix; /* defaults to <source.topic>: */

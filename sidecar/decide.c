@@ -61,16 +61,19 @@ void metadata_format(const struct metadata *m, char out[METADATA_MAX])
 	int len = snprintf(out, METADATA_MAX, "sidenote by=%s n=%u", m->by, m->n);
 
 	if (m->gap_until >= 0)
-		snprintf(out + len, METADATA_MAX - (size_t)len, " g=%lld", (long long)m->gap_until);
+		len += snprintf(out + len, METADATA_MAX - (size_t)len, " g=%lld",
+				(long long)m->gap_until);
+	if (m->c >= 0)
+		snprintf(out + len, METADATA_MAX - (size_t)len, " c=%lld", (long long)m->c);
 }
 
 void metadata_parse(struct metadata *m, const char *text)
 {
-	long long gap = -1;
+	long long gap = -1, c = -1;
 	unsigned n = 0;
 	char by[40];
 
-	*m = (struct metadata){ .gap_until = -1 };
+	*m = (struct metadata){ .gap_until = -1, .c = -1 };
 	if (!text || sscanf(text, "sidenote by=%39[0-9a-f-] n=%u", by, &n) != 2)
 		return;
 	memcpy(m->by, by, sizeof(by));
@@ -78,6 +81,9 @@ void metadata_parse(struct metadata *m, const char *text)
 	const char *g = strstr(text, " g=");
 	if (g && sscanf(g, " g=%lld", &gap) == 1)
 		m->gap_until = gap;
+	const char *cursor = strstr(text, " c=");
+	if (cursor && sscanf(cursor, " c=%lld", &c) == 1)
+		m->c = c;
 }
 
 /* ---- fitness ---- */

@@ -49,6 +49,7 @@ struct metadata {
 	char by[40];       /* uuid of the publishing state; "": unknown */
 	uint32_t n;        /* entries at exactly this offset already published */
 	int64_t gap_until; /* entries below it are published with cause=gap; -1: none */
+	int64_t c;         /* every superseded pair below is published as gone; -1: none said */
 };
 /** Always fits METADATA_MAX. */
 void metadata_format(const struct metadata *m, char out[METADATA_MAX]);
@@ -76,6 +77,7 @@ struct standing {
 	struct position published; /* committed; offset -1: none */
 	char by[40];
 	int64_t gap_until;  /* from the metadata; -1: none */
+	int64_t cursor;     /* of physical compaction, as last seen; 0: none */
 	bool was_published; /* there was a committed offset once ... */
 	int64_t seen;       /* ... and meta has this one */
 	struct position base;

@@ -24,16 +24,19 @@
 #define OLD_OFFSET ",\"before_offset\":"
 #define OLD_TIME   ",\"before_ts_ms\":"
 #define CAUSE      ",\"cause\":\""
-#define OP         "\"},\"op\":\""
+#define PRESENT    ",\"present_ms\":"
+#define GONE       ",\"gone_ms\":"
+#define LEADER     ",\"leader\":"
+#define OP         "},\"op\":\""
 #define TIME       "\",\"ts_ms\":"
 
 #define LEN(literal) PUT_LEN(literal)
 
 enum {
-	/* all literals of the envelope itself, generously, and its six numbers */
-	ENVELOPE_MAX = 160 + 6 * PUT_NUMBER_MAX,
+	/* all literals of the envelope itself, generously, and its numbers */
+	ENVELOPE_MAX = 220 + 9 * PUT_NUMBER_MAX,
 	/* numbers and omitted texts of the headers; the id has the topic besides */
-	TEXT_MAX = 14 * (PUT_NUMBER_MAX + 5) + 2 * SIDE_OMITTED_MAX,
+	TEXT_MAX = 18 * (PUT_NUMBER_MAX + 5) + 2 * SIDE_OMITTED_MAX,
 };
 
 struct plan {
@@ -157,8 +160,10 @@ static const char *const cause_text[] = {
 	[NOTE_RECONCILE] = "reconcile",
 };
 
-static const char *op_text(const struct change *c)
+static const char *op_text(const struct envelope *e, const struct change *c)
 {
+	if (e->gone)
+		return e->gone->expired ? "expired" : "compacted";
 	switch (c->op) {
 	case CHANGE_CREATE:
 		return "c";
@@ -172,13 +177,15 @@ static const char *op_text(const struct change *c)
 /* A change without a record of its own is told by the record that it ends. */
 static char *put_id(char *p, const struct envelope *e, const struct change *c)
 {
-	bool gone = c->cause == CAUSE_RECONCILE;
+	bool gone = c->cause == CAUSE_RECONCILE || e->gone;
 
 	p = put(p, e->o.topic, strlen(e->o.topic));
 	*p++ = '/';
 	p = put_number(p, c->partition);
 	*p++ = '/';
 	p = put_number(p, gone ? c->before.offset : c->offset);
+	if (e->gone)
+		return PUT(p, "/compacted");
 	return gone ? PUT(p, "/gone") : p;
 }
 
@@ -194,7 +201,7 @@ static int add_identity(struct envelope *e, const struct change *c, enum note_ca
 {
 	int rc = ADD_TEXT(e, "id", put_id(text(e), e, c));
 
-	rc = rc ? rc : ADD(e, "op", op_text(c), 1);
+	rc = rc ? rc : ADD(e, "op", op_text(e, c), strlen(op_text(e, c)));
 	rc = rc ? rc : ADD(e, "cause", cause_text[cause], strlen(cause_text[cause]));
 	return rc ? rc : ADD_TEXT(e, "token", put_token(text(e), c->partition, reached));
 }
@@ -226,6 +233,14 @@ static int add_metadata(struct envelope *e, const struct change *c, int64_t ts_m
 		rc = ADD_TEXT(e, "before.offset", put_number(text(e), c->before.offset));
 	if (!rc && has_before_time(c))
 		rc = ADD_TEXT(e, "before.timestamp", put_number(text(e), c->before.timestamp_ms));
+	if (!rc && e->gone && e->gone->present_ms >= 0)
+		rc = ADD_TEXT(e, "present", put_number(text(e), e->gone->present_ms));
+	if (!rc && e->gone && e->gone->gone_ms >= 0)
+		rc = ADD_TEXT(e, "gone", put_number(text(e), e->gone->gone_ms));
+	if (!rc && e->gone && e->gone->leader >= 0)
+		rc = ADD_TEXT(e, "leader", put_number(text(e), e->gone->leader));
+	if (!rc && e->gone && e->gone->after_unknown)
+		rc = ADD(e, "after.unknown", "true", 4);
 	return rc ? rc : ADD_TEXT(e, "published", put_number(text(e), ts_ms));
 }
 
@@ -303,6 +318,8 @@ static void plan_sides(const struct envelope *e, const struct change *c, struct 
 		plan_json(&p->after, e, c);
 	if (!c->has_before && c->op != CHANGE_CREATE && !raw)
 		side_plan_unknown(&p->before);
+	if (e->gone && e->gone->after_unknown && !raw)
+		side_plan_unknown(&p->after);
 }
 
 static size_t room_after(size_t max, size_t used) { return max > used ? max - used : 0; }
@@ -356,7 +373,13 @@ static char *put_source(char *p, const struct envelope *e, const struct change *
 	p = put_number_or_null(PUT(p, OLD_OFFSET), c->has_before, c->before.offset);
 	p = put_number_or_null(PUT(p, OLD_TIME), has_before_time(c), c->before.timestamp_ms);
 	p = PUT(p, CAUSE);
-	return put(p, cause_text[cause], strlen(cause_text[cause]));
+	p = put(p, cause_text[cause], strlen(cause_text[cause]));
+	*p++ = '"';
+	if (!e->gone)
+		return p;
+	p = put_number_or_null(PUT(p, PRESENT), e->gone->present_ms >= 0, e->gone->present_ms);
+	p = put_number_or_null(PUT(p, GONE), e->gone->gone_ms >= 0, e->gone->gone_ms);
+	return put_number_or_null(PUT(p, LEADER), e->gone->leader >= 0, e->gone->leader);
 }
 
 static int make_envelope(struct envelope *e, const struct change *c, enum note_cause cause,
@@ -372,7 +395,7 @@ static int make_envelope(struct envelope *e, const struct change *c, enum note_c
 	p = side_put(PUT(e->buf, BEFORE), &plan->before);
 	p = side_put(PUT(p, AFTER), &plan->after);
 	p = put_source(p, e, c, cause, ts_ms);
-	p = put(PUT(p, OP), op_text(c), 1);
+	p = put(PUT(p, OP), op_text(e, c), strlen(op_text(e, c)));
 	p = put_number(PUT(p, TIME), ts_ms);
 	*p++ = '}';
 	e->len = (size_t)(p - e->buf);
@@ -428,4 +451,13 @@ int envelope_make(struct envelope *e, const struct change *c, enum note_cause ca
 	n.bytes = p.bytes;
 	*out = n;
 	return 0;
+}
+
+int envelope_make_gone(struct envelope *e, const struct change *c, const struct note_gone *g,
+		       int64_t ts_ms, struct note *out)
+{
+	e->gone = g;
+	int rc = envelope_make(e, c, NOTE_LOG, c->offset + 1, ts_ms, out);
+	e->gone = NULL;
+	return rc;
 }

@@ -49,6 +49,15 @@ struct note {
 	size_t bytes;
 };
 
+/* What is told of a superseded record that compaction has removed. */
+struct note_gone {
+	bool expired;       /* it waited for too long: told without having been seen gone */
+	bool after_unknown; /* nobody has the new value any more */
+	int64_t present_ms; /* it was still there then; -1: not known */
+	int64_t gone_ms;    /* and not any more then; -1: expired */
+	int32_t leader;     /* whom it was asked of; -1: nobody */
+};
+
 struct envelope {
 	struct envelope_options o;
 	char *buf; /* the value */
@@ -59,6 +68,7 @@ struct envelope {
 	size_t n_headers, headers_cap;
 	char *fixed; /* what every envelope says alike, rendered once: two pieces */
 	size_t fixed_len[2];
+	const struct note_gone *gone; /* of the notification that is being made */
 };
 
 void envelope_init(struct envelope *e, const struct envelope_options *o);
@@ -71,5 +81,12 @@ void envelope_free(struct envelope *e);
  */
 int envelope_make(struct envelope *e, const struct change *c, enum note_cause cause,
 		  int64_t reached, int64_t ts_ms, struct note *out);
+
+/**
+ * The notification that the old record of `c` is physically gone: c->before as it
+ * waited, c->after as far as it is known.
+ */
+int envelope_make_gone(struct envelope *e, const struct change *c, const struct note_gone *g,
+		       int64_t ts_ms, struct note *out);
 
 #endif

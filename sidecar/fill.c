@@ -12,6 +12,7 @@
  * start sweeps away before it fills, and of the sorter's file nothing.
  */
 #include "fill.h"
+#include "apply.h"
 #include "fault.h"
 #include "intake.h"
 #include "log.h"
@@ -62,6 +63,8 @@ struct fill {
 		*next; /* [n]: the first offset read, and the one after the last; -1: none */
 	bool *done;
 	bool first_start; /* nothing was ever published */
+	bool *blind;      /* [n], all true: what was compacted away before is not known */
+	struct apply_counts counts;
 	struct progress progress;
 	int looks;          /* at the room on the disk ... */
 	bool short_of_room; /* ... and what was seen */
@@ -261,10 +264,48 @@ static int sort_in(struct fill *f)
 
 	for (size_t i = 0; i < b->n; i++) {
 		const struct batch_record *r = &b->v[i];
-		int p = r->rec.partition;
 		int rc = sort_add(f->sort, r->skey, r->skey_len, &r->rec);
 		if (rc)
 			return failed(f, rc, sort_error(f->sort));
+	}
+	return 0;
+}
+
+/*
+ * Where superseded pairs wait, each one that is still in the log has to be seen:
+ * record by record in the order of the log, which takes longer than to sort.
+ */
+static int apply_in(struct fill *f)
+{
+	const struct apply_options o = { .moved = (enum moved)f->c->source_moved,
+					 .waiting = true,
+					 .blind = f->blind };
+	struct batch *b = intake_batch(f->in);
+	struct state_txn *t;
+	int rc = b->n ? state_begin(f->st, &t) : 0;
+
+	if (rc || !b->n)
+		return rc ? failed(f, rc, NULL) : 0;
+	f->err[0] = '\0';
+	rc = apply_batch(t, b, &o, &f->counts, f->err, f->err_len);
+	if (rc) {
+		char text[400];
+		state_abort(t);
+		snprintf(text, sizeof(text), "%s", f->err);
+		return failed(f, rc, text);
+	}
+	rc = state_commit(t);
+	return rc ? failed(f, rc, NULL) : 0;
+}
+
+/* Where the records of the batch stand, and how many there were. */
+static void count_in(struct fill *f)
+{
+	struct batch *b = intake_batch(f->in);
+
+	for (size_t i = 0; i < b->n; i++) {
+		const struct batch_record *r = &b->v[i];
+		int p = r->rec.partition;
 		if (f->first[p] < 0)
 			f->first[p] = r->rec.offset;
 		f->next[p] = r->rec.offset + 1;
@@ -273,7 +314,6 @@ static int sort_in(struct fill *f)
 	f->progress.records += b->n;
 	f->progress.bytes += b->bytes;
 	intake_clear(f->in);
-	return 0;
 }
 
 static int wait_for_right(struct fill *f)
@@ -301,8 +341,9 @@ static int take(struct fill *f)
 		return FILL_BROKEN;
 	}
 	FAULT_POINT("fill.taken");
-	if ((rc = take_boundaries(f)) || (rc = sort_in(f)))
+	if ((rc = take_boundaries(f)) || (rc = state_waits(f->st) ? apply_in(f) : sort_in(f)))
 		return rc;
+	count_in(f);
 	look_at_room(f);
 	if (progress_due(&f->progress)) {
 		count_offsets(f);
@@ -347,6 +388,12 @@ static int store_all(struct fill *f, const atomic_bool *stop)
 	int64_t read = (int64_t)f->progress.records;
 	int rc = sort_finish(f->sort);
 
+	if (!rc && state_waits(f->st)) { /* it is stored already */
+		struct state_stat s;
+		rc = state_stat(f->st, &s);
+		f->progress.records = s.records;
+		return rc ? failed(f, rc, NULL) : 0;
+	}
 	progress_begin(&f->progress, f->c, "storing");
 	f->progress.total = read; /* at most */
 	if (!rc)
@@ -442,9 +489,13 @@ static bool make_arrays(struct fill *f)
 	f->first = calloc(n, sizeof(*f->first));
 	f->next = calloc(n, sizeof(*f->next));
 	f->done = calloc(n, sizeof(*f->done));
+	f->blind = malloc(n * sizeof(*f->blind));
+	if (f->blind)
+		memset(f->blind, true, n * sizeof(*f->blind));
 	f->ev.eof = calloc(n, sizeof(*f->ev.eof));
 	f->ev.eof_offset = calloc(n, sizeof(*f->ev.eof_offset));
-	return f->boundary && f->first && f->next && f->done && f->ev.eof && f->ev.eof_offset;
+	return f->boundary && f->first && f->next && f->done && f->blind && f->ev.eof &&
+	       f->ev.eof_offset;
 }
 
 static void free_arrays(struct fill *f)
@@ -453,6 +504,7 @@ static void free_arrays(struct fill *f)
 	free(f->first);
 	free(f->next);
 	free(f->done);
+	free(f->blind);
 	free(f->ev.eof);
 	free(f->ev.eof_offset);
 }

@@ -87,6 +87,19 @@ static const struct setting querying[] = {
 	{ NULL, NULL },
 };
 
+/* one record of the leader's: an answer at once, and little more than was asked for */
+static const struct setting probing[] = {
+	{ "fetch.wait.max.ms", "5" },
+	{ "fetch.message.max.bytes", "65536" },
+	{ NULL, NULL },
+};
+
+/* against the user's: a follower may still have what its leader has not */
+static const struct setting probing_owned[] = {
+	{ "client.rack", "" },
+	{ NULL, NULL },
+};
+
 static const struct setting owning[] = {
 	/* eager: exactly one revoke and one assign per rebalance, so captured metadata holds */
 	{ "partition.assignment.strategy", "range" },
@@ -137,8 +150,8 @@ static int set_pairs(rd_kafka_conf_t *conf, const struct config_pairs *pairs, co
 
 static const char *role_name(enum kafka_role role)
 {
-	static const char *const names[] = { "query", "peek",    "tail", "fill",
-					     "owner", "publish", "tool", "mirror" };
+	static const char *const names[] = { "query",   "peek", "tail",   "fill",    "owner",
+					     "publish", "tool", "mirror", "frontier" };
 	return names[role];
 }
 
@@ -176,6 +189,7 @@ static int set_role(rd_kafka_conf_t *conf, const struct config *c, enum kafka_ro
 	    (role == KAFKA_OWNER && (rc = set_all(conf, owning, err, err_len))) ||
 	    (role == KAFKA_PEEK && (rc = set_all(conf, peeking, err, err_len))) ||
 	    (role == KAFKA_QUERY && (rc = set_all(conf, querying, err, err_len))) ||
+	    (role == KAFKA_FRONTIER && (rc = set_all(conf, probing, err, err_len))) ||
 	    ((role == KAFKA_TAIL || role == KAFKA_FILL || role == KAFKA_TOOL ||
 	      role == KAFKA_MIRROR) &&
 	     (rc = set_all(conf, tailing, err, err_len))))
@@ -259,7 +273,8 @@ rd_kafka_t *kafka_new(const struct config *c, enum kafka_role role, const struct
 	if (set_all(conf, common, err, err_len) || set_role(conf, c, role, h, err, err_len) ||
 	    set_pairs(conf, &c->kafka, "kafka", err, err_len) ||
 	    set_pairs(conf, producer ? &c->producer : &c->consumer,
-		      producer ? "producer" : "consumer", err, err_len))
+		      producer ? "producer" : "consumer", err, err_len) ||
+	    (role == KAFKA_FRONTIER && set_all(conf, probing_owned, err, err_len)))
 		goto out;
 	rd_kafka_conf_set_log_cb(conf, on_log);
 	rd_kafka_conf_set_error_cb(conf, on_error);

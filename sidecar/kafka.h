@@ -34,7 +34,8 @@ enum kafka_role {
 	KAFKA_OWNER,
 	KAFKA_PUBLISH,
 	KAFKA_TOOL,
-	KAFKA_MIRROR
+	KAFKA_MIRROR,
+	KAFKA_FRONTIER
 };
 
 /* What one handle counts; lives as long as the handle's user. */

@@ -198,6 +198,14 @@ static const struct row {
 						 "one.",
 					 .rise = "Notifications are late: no leader, or the "
 						 "brokers are slow or refuse." },
+	[METRIC_GONE_OFFSET] = { .kind = GAUGE,
+				 .name = "sidenote_compacted_offset",
+				 .by_partition = true,
+				 .help = "Every record that was superseded below this offset was "
+					 "seen to be gone; while `notifications.compacted.topic` "
+					 "is set and this sidecar leads.",
+				 .rise = "Compaction. Flat while pairs wait: it has not got "
+					 "there." },
 	[METRIC_REDIS_OFFSET] = { .kind = GAUGE,
 				  .name = "sidenote_redis_offset",
 				  .by_partition = true,
@@ -295,6 +303,33 @@ static const struct row {
 				      .help = "Attempts to publish that failed and are tried "
 					      "again.",
 				      .rise = "See the log: rights, sizes, brokers." },
+
+	[METRIC_COMPACTED] = { .kind = COUNTER,
+			       .name = "sidenote_compacted_total",
+			       .label = "op=\"compacted\"",
+			       .help = "Notifications of physical compaction, in committed "
+				       "transactions.",
+			       .rise = "`expired`: compaction is slower than "
+				       "`notifications.compacted.max.bytes` allows for, or is "
+				       "off." },
+	[METRIC_EXPIRED] = { .kind = COUNTER,
+			     .name = "sidenote_compacted_total",
+			     .label = "op=\"expired\"" },
+	[METRIC_WAITING_PAIRS] = { .kind = GAUGE,
+				   .name = "sidenote_waiting_pairs",
+				   .help = "Overwritten records that wait until compaction has "
+					   "removed them.",
+				   .rise = "Compaction has not come by." },
+	[METRIC_WAITING_BYTES] = { .kind = GAUGE,
+				   .name = "sidenote_waiting_bytes",
+				   .help = "What they take in the state.",
+				   .rise = "Near `notifications.compacted.max.bytes`: the oldest "
+					   "will be told as `expired`." },
+	[METRIC_PROBES] = { .kind = COUNTER,
+			    .name = "sidenote_probes_total",
+			    .help = "Requests that looked for what compaction has removed.",
+			    .rise = "Pairs wait; at most `notifications.compacted.probes` a "
+				    "second." },
 
 	[METRIC_REDIS_UP] = { .kind = GAUGE,
 			      .name = "sidenote_redis_up",

@@ -58,11 +58,13 @@ static int read_identity(struct notice *r, const struct note *n)
 	struct text id = header(n, "sidenote.id"), op = header(n, "sidenote.op");
 	struct text cause = header(n, "sidenote.cause");
 
-	if (!id.p || op.len != 1 || !memchr("cud", *op.p, 3))
+	bool gone = is(op, "compacted"), expired = is(op, "expired");
+
+	if (!id.p || (!gone && !expired && (op.len != 1 || !memchr("cud", *op.p, 3))))
 		return -EINVAL;
 	r->id = id.p;
 	r->id_len = id.len;
-	r->op = *op.p;
+	r->op = gone ? 'k' : expired ? 'x' : *op.p;
 	r->cause = is(cause, "gap") ? NOTE_GAP : is(cause, "reconcile") ? NOTE_RECONCILE : NOTE_LOG;
 	return 0;
 }
@@ -86,6 +88,10 @@ static void read_raw(struct notice *r, const struct note *n)
 	r->ts_ms = number(header(n, "sidenote.timestamp"));
 	r->before_offset = number(header(n, "sidenote.before.offset"));
 	r->before_ts_ms = number(header(n, "sidenote.before.timestamp"));
+	r->present_ms = number(header(n, "sidenote.present"));
+	r->gone_ms = number(header(n, "sidenote.gone"));
+	r->leader = number(header(n, "sidenote.leader"));
+	r->after_unknown = header(n, "sidenote.after.unknown").p;
 }
 
 /* ---- debezium-json ---- */
@@ -162,7 +168,8 @@ static int read_envelope(struct notice *r, const struct note *n)
 		r->before = before.p;
 		r->before_len = before.len;
 	}
-	if (!is(after, "null")) {
+	r->after_unknown = is(after, "{\"sidenote.unknown\":true}");
+	if (!r->after_unknown && !is(after, "null")) {
 		after = unwrap(after, n, &to);
 		r->after = after.p;
 		r->after_len = after.len;
@@ -171,6 +178,9 @@ static int read_envelope(struct notice *r, const struct note *n)
 	r->ts_ms = number(member(source, "ts_ms"));
 	r->before_offset = number(member(source, "before_offset"));
 	r->before_ts_ms = number(member(source, "before_ts_ms"));
+	r->present_ms = number(member(source, "present_ms"));
+	r->gone_ms = number(member(source, "gone_ms"));
+	r->leader = number(member(source, "leader"));
 	return 0;
 }
 

@@ -18,7 +18,7 @@
 #include "envelope.h"
 
 struct notice {
-	char op; /* c, u or d */
+	char op; /* c, u or d; of physical compaction: k compacted, x expired */
 	enum note_cause cause;
 	const char *id; /* as long as id_len says */
 	size_t id_len;
@@ -27,7 +27,9 @@ struct notice {
 	/* The values as the source said them, or the text that stands for an omitted one. */
 	const void *before, *after; /* NULL: none */
 	size_t before_len, after_len;
-	bool unknown; /* there was an old value, and nobody saw it */
+	bool unknown;                        /* there was an old value, and nobody saw it */
+	bool after_unknown;                  /* the same of the new one: physical compaction only */
+	int64_t present_ms, gone_ms, leader; /* the same only; -1: not told */
 	bool before_omitted, after_omitted;
 	char *decoded; /* own: values that came as base64 */
 };

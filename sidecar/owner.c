@@ -150,6 +150,7 @@ static void take_committed(struct owner *o)
 		metadata_parse(&m, o->committed[p].metadata);
 		pipeline_published(o->p, p, (struct position){ o->committed[p].offset, m.n }, m.by,
 				   m.gap_until);
+		pipeline_cursor(o->p, p, m.c);
 	}
 	o->known = true;
 }

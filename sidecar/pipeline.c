@@ -18,8 +18,13 @@ int pipeline_init(struct pipeline *p, const struct config *c, int n)
 	p->n = n;
 	p->publishing = c->notifications_topic[0];
 	p->part = calloc((size_t)n, sizeof(*p->part));
-	if (!p->part)
+	p->gone = calloc((size_t)n, sizeof(*p->gone));
+	if (!p->part || !p->gone) {
+		free(p->part);
+		free(p->gone);
+		p->part = NULL;
 		return -ENOMEM;
+	}
 	for (int i = 0; i < n; i++)
 		p->part[i] = (struct standing){ .published = { -1, 0 }, .gap_until = -1 };
 	pthread_mutex_init(&p->lock, NULL);
@@ -38,6 +43,7 @@ void pipeline_free(struct pipeline *p)
 	pthread_mutex_destroy(&p->lock);
 	pthread_cond_destroy(&p->wake);
 	free(p->part);
+	free(p->gone);
 	p->part = NULL;
 }
 
@@ -123,6 +129,39 @@ void pipeline_published(struct pipeline *p, int part, struct position at, const 
 	snprintf(s->by, sizeof(s->by), "%s", by);
 	s->gap_until = gap_until;
 	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_cursor(struct pipeline *p, int part, int64_t cursor)
+{
+	pthread_mutex_lock(&p->lock);
+	if (cursor > p->part[part].cursor)
+		p->part[part].cursor = cursor;
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_gone_forget(struct pipeline *p)
+{
+	pthread_mutex_lock(&p->lock);
+	memset(p->gone, 0, (size_t)p->n * sizeof(*p->gone));
+	atomic_fetch_add(&p->forgotten, 1);
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_gone(struct pipeline *p, int part, const struct gone *g, unsigned forgotten)
+{
+	pthread_mutex_lock(&p->lock);
+	if (atomic_load(&p->forgotten) == forgotten)
+		p->gone[part] = *g;
+	pthread_mutex_unlock(&p->lock);
+	pipeline_wake(p);
+}
+
+struct gone pipeline_gone_get(struct pipeline *p, int part)
+{
+	pthread_mutex_lock(&p->lock);
+	struct gone g = p->gone[part];
+	pthread_mutex_unlock(&p->lock);
+	return g;
 }
 
 void pipeline_role(struct pipeline *p, const char *text)

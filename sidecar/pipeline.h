@@ -34,6 +34,20 @@ struct topic_limits { /* of source and notification topic, as far as known */
 	atomic_llong min_compaction_lag_ms, delete_retention_ms;
 	atomic_llong max_message_bytes; /* of the notification topic, as it is now */
 	int notification_partitions;    /* 0: none configured */
+	int compacted_partitions;       /* the same, of physical compaction */
+};
+
+/*
+ * What is known of physical compaction in one partition: every pair superseded
+ * in [from, below) was gone from `leader` at `gone_ms`.  At `present_ms` the
+ * record at present_r, superseded at present_s, was still there, and with it
+ * every pair from there on in both.
+ */
+struct gone {
+	int64_t from, below; /* below 0: nothing is known */
+	int64_t gone_ms;
+	int64_t present_ms, present_r, present_s; /* present_ms -1: never seen */
+	int32_t leader;
 };
 
 struct pipeline {
@@ -50,6 +64,8 @@ struct pipeline {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;   /* with `lock`: something was applied, or the pipeline stops */
 	struct standing *part; /* [n], with `lock` */
+	struct gone *gone;     /* [n], with `lock`: frontier tells, publish reads */
+	atomic_uint forgotten; /* how often that became void: another session publishes */
 	uint64_t commits;      /* with `lock`: counts applied batches */
 	bool caught_up;        /* with `lock`: every partition reached EOF since the start */
 	char role[160];        /* with `lock`: leader, standby, or why unfit */
@@ -87,6 +103,15 @@ void pipeline_applied(struct pipeline *p, const struct state_partition *rows, co
 /** A committed position, by whoever read or wrote it. */
 void pipeline_published(struct pipeline *p, int part, struct position at, const char *by,
 			int64_t gap_until);
+/** The cursor of physical compaction, as somebody saw it committed: it only rises. */
+void pipeline_cursor(struct pipeline *p, int part, int64_t cursor);
+/**
+ * What the frontier knows now, unless everything was forgotten since it asked how
+ * often that was; wakes the publisher.  And read it, and forget it.
+ */
+void pipeline_gone(struct pipeline *p, int part, const struct gone *g, unsigned forgotten);
+void pipeline_gone_forget(struct pipeline *p);
+struct gone pipeline_gone_get(struct pipeline *p, int part);
 void pipeline_role(struct pipeline *p, const char *text);
 /** Changes whenever keys have left the snapshot without the log's telling. */
 static inline long long pipeline_departures(struct pipeline *p)

@@ -5,6 +5,7 @@
 #include "fault.h"
 #include "log.h"
 #include "metrics.h"
+#include "probe.h"
 #include "readback.h"
 #include "recent.h"
 #include "txn.h"
@@ -49,6 +50,10 @@ struct entry { /* a journal entry, copied out of its view */
 	enum change_op op; /* from here on known once it was produced */
 	enum change_cause cause;
 	int64_t timestamp_ms; /* of the source record; -1: none */
+	enum { CHANGED, GONE, EXPIRED } what;
+	struct note_gone gone; /* of a superseded pair */
+	const void *after;     /* its new value */
+	size_t after_len;
 };
 
 struct publisher {
@@ -70,9 +75,12 @@ struct publisher {
 	int64_t *told_since;          /* [n]: ... of records from here on; INT64_MAX: unknown */
 	int lacks;                    /* a partition where more of that has to be known; -1: none */
 	int64_t lacks_since;
-	int64_t *gap_until; /* [n] */
-	bool *moved;        /* [n]: goes into this commit */
-	bool all_offsets;   /* the next commit names every partition */
+	int64_t *gap_until;            /* [n] */
+	bool *moved;                   /* [n]: goes into this commit */
+	bool all_offsets;              /* the next commit names every partition */
+	bool compacted;                /* physical compaction is notified, too */
+	int64_t *cursor, *next_cursor; /* [n]: every pair superseded below is told */
+	int64_t excess;                /* how many pairs wait that should not any more */
 
 	struct arena arena;
 	struct entry *entries;
@@ -156,6 +164,7 @@ static int copy_entry(struct publisher *pub, const struct change *c, int p, int6
 	struct entry *e = &pub->entries[pub->n_entries];
 	uint8_t key[JOURNAL_KEY_BYTES];
 
+	*e = (struct entry){ .what = CHANGED };
 	change_key_encode(key, c->partition, c->offset, c->n);
 	e->key = arena_copy(&pub->arena, key, sizeof(key));
 	e->value = arena_copy(&pub->arena, c->bytes, c->bytes_len);
@@ -218,6 +227,103 @@ static int take_entry(struct publisher *pub, const struct change *c, int p, int6
 	return 0;
 }
 
+/* ---- superseded pairs that are gone ---- */
+
+static int copy_version(struct publisher *pub, struct state_view *v, const struct change *c,
+			struct entry *e)
+{
+	uint8_t skey[KEY_STORED_MAX];
+	size_t skey_len = record_stored_key(skey, c->key, c->key_len);
+	struct record r;
+	int rc;
+
+	if (c->op == CHANGE_DELETE)
+		return 0;
+	rc = skey_len ? state_view_version(v, c->partition, c->offset, skey, skey_len, &r)
+		      : -ENOMEM;
+	if (rc == -ENOENT) { /* a round found it gone, or it moved to another partition */
+		e->gone.after_unknown = true;
+		return 0;
+	}
+	if (rc)
+		return rc;
+	e->after = arena_copy(&pub->arena, r.value_len ? r.value : "", r.value_len);
+	e->after_len = r.value_len;
+	return e->after ? 0 : -ENOMEM;
+}
+
+static int take_pair(struct publisher *pub, struct state_view *v, const struct change *c,
+		     const struct gone *g)
+{
+	struct entry *e = &pub->entries[pub->n_entries];
+	int p = c->partition, rc = copy_entry(pub, c, p, c->offset + 1);
+
+	if (rc)
+		return rc;
+	e->what = g ? GONE : EXPIRED;
+	e->gap = false;
+	e->gone = (struct note_gone){
+		.expired = !g, .present_ms = -1, .gone_ms = g ? g->gone_ms : -1, .leader = -1
+	};
+	if (g) {
+		e->gone.leader = g->leader;
+		if (g->present_ms >= 0 &&
+		    probe_was_present(g->present_r, g->present_s, c->before.offset, c->offset))
+			e->gone.present_ms = g->present_ms;
+	}
+	rc = copy_version(pub, v, c, e);
+	pub->bytes += e->after_len;
+	pub->next_cursor[p] = c->offset + 1;
+	return rc;
+}
+
+/*
+ * In the order of the superseding offsets: those that are known to be gone, then
+ * as many as there are too much of.  None whose overwriting is not told yet.
+ */
+static int collect_pairs(struct publisher *pub, struct state_view *v, int p)
+{
+	struct gone g = pipeline_gone_get(pub->p, p);
+	int64_t told = pub->next[p].offset, below = pub->cursor[p];
+	struct change c;
+	int rc;
+
+	pub->next_cursor[p] = below;
+	if (g.from <= below && g.below > below)
+		below = g.below < told ? g.below : told;
+	rc = state_view_waiting(v, p, pub->cursor[p], &c);
+	while (!rc && !full(pub) && c.offset < told && (c.offset < below || pub->excess > 0)) {
+		if ((rc = take_pair(pub, v, &c, c.offset < below ? &g : NULL)))
+			return rc;
+		pub->excess--;
+		rc = state_view_waiting_next(v, &c);
+	}
+	if (rc && rc != -ENOENT)
+		return rc;
+	if (!full(pub) && below > pub->next_cursor[p])
+		pub->next_cursor[p] = below;
+	return 0;
+}
+
+/* How much is waiting beyond what may; 0 while something is told and not removed yet. */
+static int look_at_excess(struct publisher *pub, struct state_view *v)
+{
+	struct state_stat s;
+	struct state_pair pair;
+	int rc = state_stat(pub->p->state, &s);
+
+	pub->excess = 0;
+	if (rc)
+		return rc;
+	for (int p = 0; p < pub->p->n; p++)
+		if (!state_view_pair(v, p, 0, &pair) && pair.offset < pub->cursor[p])
+			return 0;
+	int64_t beyond = (int64_t)s.waiting_bytes - pub->p->config->compacted_max_bytes;
+	if (beyond > 0) /* by what one takes on the average, in pages */
+		pub->excess = (int64_t)(1 + s.waiting_pairs * ((double)beyond / s.waiting_bytes));
+	return 0;
+}
+
 static int collect_partition(struct publisher *pub, struct state_view *v, int p)
 {
 	struct state_partition row;
@@ -263,6 +369,10 @@ static int collect(struct publisher *pub)
 	pub->lacks = -1;
 	for (int i = 0; i < pub->p->n && !rc; i++)
 		rc = collect_partition(pub, v, (pub->first + i) % pub->p->n);
+	if (!rc && pub->compacted)
+		rc = look_at_excess(pub, v);
+	for (int i = 0; i < pub->p->n && !rc && pub->compacted; i++)
+		rc = collect_pairs(pub, v, (pub->first + i) % pub->p->n);
 	pub->first = (pub->first + 1) % pub->p->n;
 	state_view_end(v);
 	return rc;
@@ -286,7 +396,8 @@ static rd_kafka_headers_t *headers_of(const struct note *n)
  * Only a key can be that large: everything else can be left out.  The snapshot
  * goes on; publishing waits for the topic to change.
  */
-static void say_no_room(struct publisher *pub, const struct note *n, const struct change *c)
+static void say_no_room(struct publisher *pub, const struct note *n, const struct change *c,
+			const char *topic)
 {
 	int64_t now = kafka_now_ms();
 	char *key;
@@ -300,14 +411,41 @@ static void say_no_room(struct publisher *pub, const struct note *n, const struc
 		  "the notification of key '%.100s' at %s [%d] %" PRId64
 		  " does not fit into %s: nothing is published until max.message.bytes=%zu is set "
 		  "there",
-		  key ? key : "?", pub->p->config->source_topic, c->partition, c->offset,
-		  pub->p->config->notifications_topic, n->key_len + LEAST_BYTES);
+		  key ? key : "?", pub->p->config->source_topic, c->partition, c->offset, topic,
+		  n->key_len + LEAST_BYTES);
 	free(key);
+}
+
+static int make_note(struct publisher *pub, const struct entry *en, struct change *c, int64_t now,
+		     struct note *n)
+{
+	if (en->what == CHANGED)
+		return envelope_make(&pub->envelope, c,
+				     c->cause == CAUSE_RECONCILE ? NOTE_RECONCILE
+				     : en->gap                   ? NOTE_GAP
+								 : NOTE_LOG,
+				     en->reached, now, n);
+	c->after.value = en->after;
+	c->after.value_len = en->after_len;
+	return envelope_make_gone(&pub->envelope, c, &en->gone, now, n);
+}
+
+static int produce_note(struct publisher *pub, const struct entry *en, int partition,
+			const struct note *n)
+{
+	int count = en->what == CHANGED ? pub->p->limits.notification_partitions
+					: pub->p->limits.compacted_partitions;
+
+	if (count != pub->p->n)
+		partition = RD_KAFKA_PARTITION_UA;
+	return en->what == CHANGED ? txn_produce(&pub->txn, partition, n->key, n->key_len, n->value,
+						 n->value_len, headers_of(n))
+				   : txn_produce_also(&pub->txn, partition, n->key, n->key_len,
+						      n->value, n->value_len, headers_of(n));
 }
 
 static int produce(struct publisher *pub)
 {
-	bool same_count = pub->p->limits.notification_partitions == pub->p->n;
 	int64_t now = kafka_wall_ms();
 
 	pub->notes = 0;
@@ -317,11 +455,7 @@ static int produce(struct publisher *pub)
 		struct note n;
 		int v, rc = change_decode(&c, en->key, JOURNAL_KEY_BYTES, en->value, en->value_len);
 		if (!rc)
-			rc = envelope_make(&pub->envelope, &c,
-					   c.cause == CAUSE_RECONCILE ? NOTE_RECONCILE
-					   : en->gap                  ? NOTE_GAP
-								      : NOTE_LOG,
-					   en->reached, now, &n);
+			rc = make_note(pub, en, &c, now, &n);
 		if (rc == -ENOMEM) {
 			pipeline_end(pub->p, OUTCOME_UNREACHABLE, "SN-MEMORY", "out of memory");
 			return TXN_STOPPED;
@@ -333,14 +467,15 @@ static int produce(struct publisher *pub)
 			return TXN_STOPPED;
 		}
 		if (n.bytes > pub->max_bytes) {
-			say_no_room(pub, &n, &c);
+			say_no_room(pub, &n, &c,
+				    en->what == CHANGED ? pub->p->config->notifications_topic
+							: pub->p->config->compacted_topic);
 			return PUB_NO_ROOM;
 		}
-		v = txn_produce(&pub->txn, same_count ? c.partition : RD_KAFKA_PARTITION_UA, n.key,
-				n.key_len, n.value, n.value_len, headers_of(&n));
+		v = produce_note(pub, en, c.partition, &n);
 		if (v != TXN_OK)
 			return v;
-		pub->notes++;
+		pub->notes += en->what == CHANGED;
 		FAULT_POINT("publish.message");
 		en->op = c.op;
 		en->cause = c.cause;
@@ -363,7 +498,8 @@ static rd_kafka_topic_partition_list_t *offsets(struct publisher *pub)
 		struct metadata m = { .n = pub->next_told[p],
 				      .gap_until = pub->gap_until[p] > pub->next[p].offset
 							   ? pub->gap_until[p]
-							   : -1 };
+							   : -1,
+				      .c = pub->compacted ? pub->next_cursor[p] : -1 };
 		char text[METADATA_MAX];
 
 		if (!pub->moved[p])
@@ -386,6 +522,10 @@ static void count(const struct publisher *pub)
 
 	for (size_t i = 0; i < pub->n_entries; i++) {
 		const struct entry *en = &pub->entries[i];
+		if (en->what != CHANGED) {
+			metrics_add(en->what == GONE ? METRIC_COMPACTED : METRIC_EXPIRED, 1);
+			continue;
+		}
 		metrics_add(en->op == CHANGE_CREATE   ? METRIC_NOTIFIED_CREATE
 			    : en->op == CHANGE_DELETE ? METRIC_NOTIFIED_DELETE
 						      : METRIC_NOTIFIED_UPDATE,
@@ -407,7 +547,8 @@ static void show(const struct publisher *pub)
 
 	for (; i < pub->n_entries && recent_is_kept(); i++) {
 		const struct entry *en = &pub->entries[i];
-		if (!change_decode(&c, en->key, JOURNAL_KEY_BYTES, en->value, en->value_len))
+		if (en->what == CHANGED &&
+		    !change_decode(&c, en->key, JOURNAL_KEY_BYTES, en->value, en->value_len))
 			recent_add(&c,
 				   en->cause == CAUSE_RECONCILE ? "reconcile"
 				   : en->gap                    ? "gap"
@@ -425,6 +566,8 @@ static void took_effect(struct publisher *pub)
 			continue;
 		pub->at[p] = pub->next[p];
 		pub->told[p] = pub->next_told[p];
+		pub->cursor[p] = pub->next_cursor[p];
+		pipeline_cursor(pub->p, p, pub->cursor[p]);
 		pub->committed[p] = (struct position){ pub->at[p].offset, pub->told[p] };
 		pipeline_published(pub->p, p, pub->committed[p], pub->self,
 				   pub->gap_until[p] > pub->at[p].offset ? pub->gap_until[p] : -1);
@@ -509,6 +652,8 @@ static int open_producer(struct publisher *pub)
 	metrics_add(METRIC_PRODUCER_OPENS, 1);
 	pub->opened_ms = kafka_now_ms();
 	v = txn_open(&pub->txn, c, c->notifications_topic, (int64_t)pub->max_bytes);
+	if (v == TXN_OK && pub->compacted)
+		v = txn_open_also(&pub->txn, c->compacted_topic);
 	if (v != TXN_REFUSED)
 		return v;
 	pipeline_end(pub->p, OUTCOME_USAGE, "SN-KAFKA-CONFIG", "producer: %s", pub->txn.why);
@@ -541,6 +686,7 @@ static int read_committed(struct publisher *pub, struct standing *s)
 		metadata_parse(&m, c[p].metadata);
 		s[p].published = (struct position){ c[p].offset, m.n };
 		s[p].gap_until = m.gap_until;
+		s[p].cursor = m.c > 0 ? m.c : 0;
 		memcpy(s[p].by, m.by, sizeof(m.by));
 	}
 	free(c);
@@ -611,6 +757,11 @@ static int take_positions(struct publisher *pub)
 		if (s[p].published.offset >= 0)
 			pipeline_published(pub->p, p, s[p].published, s[p].by, s[p].gap_until);
 	}
+	for (int p = 0; p < pub->p->n && v == TXN_OK; p++) {
+		pub->cursor[p] = pub->next_cursor[p] = s[p].cursor;
+		pipeline_cursor(pub->p, p, s[p].cursor);
+	}
+	pipeline_gone_forget(pub->p);
 	pub->all_offsets = true;
 	free(s);
 	return v;
@@ -621,7 +772,9 @@ static bool anything_moved(struct publisher *pub)
 	bool any = false;
 
 	for (int p = 0; p < pub->p->n; p++) {
-		pub->moved[p] = pub->all_offsets || position_compare(pub->next[p], pub->at[p]) != 0;
+		pub->moved[p] = pub->all_offsets ||
+				position_compare(pub->next[p], pub->at[p]) != 0 ||
+				pub->next_cursor[p] != pub->cursor[p];
 		any |= pub->moved[p];
 	}
 	return any;
@@ -753,6 +906,8 @@ static void free_publisher(struct publisher *pub)
 	free(pub->told_since);
 	free(pub->gap_until);
 	free(pub->moved);
+	free(pub->cursor);
+	free(pub->next_cursor);
 	if (pub->group)
 		rd_kafka_consumer_group_metadata_destroy(pub->group);
 	free(pub);
@@ -788,9 +943,12 @@ static int make(struct publisher *pub)
 	pub->told_since = calloc(n, sizeof(*pub->told_since));
 	pub->gap_until = calloc(n, sizeof(*pub->gap_until));
 	pub->moved = calloc(n, sizeof(*pub->moved));
+	pub->compacted = state_waits(pub->p->state);
+	pub->cursor = calloc(n, sizeof(*pub->cursor));
+	pub->next_cursor = calloc(n, sizeof(*pub->next_cursor));
 	if (!pub->entries || !pub->at || !pub->next || !pub->committed || !pub->told ||
 	    !pub->next_told || !pub->told_before || !pub->told_since || !pub->gap_until ||
-	    !pub->moved)
+	    !pub->moved || !pub->cursor || !pub->next_cursor)
 		return -ENOMEM;
 	for (size_t p = 0; p < n; p++)
 		pub->committed[p].offset = -1;

@@ -260,7 +260,10 @@ static void put_line(struct line *l, const struct render *r)
 
 	put_time(l, r->time_ms);
 	begin(l, r->op == 'c' ? GREEN : r->op == 'd' ? RED : YELLOW);
-	fputc(r->op, l->f);
+	if (r->op == 'k' || r->op == 'x')
+		fputs(r->op == 'k' ? "compacted" : "expired", l->f);
+	else
+		fputc(r->op, l->f);
 	end(l);
 	fputc(' ', l->f);
 	begin(l, BOLD);

@@ -3,6 +3,7 @@
 #include "control.h"
 #include "fault.h"
 #include "fill.h"
+#include "frontier.h"
 #include "http.h"
 #include "kafka.h"
 #include "log.h"
@@ -51,7 +52,7 @@ struct run {
 	struct kafka_hooks hooks;
 	rd_kafka_t *query, *peek;
 	char cluster_id[128];
-	struct topic_settings source, notifications;
+	struct topic_settings source, notifications, compacted;
 	struct state *state;
 	struct pipeline p;
 	bool refill; /* the state must be filled anew, with b = P */
@@ -179,7 +180,7 @@ static bool create_notifications(struct run *r)
 	char err[300], text[1200], command[400];
 	int rc;
 
-	topic_create_command(r->c, r->n, command, sizeof(command));
+	topic_create_command(r->c, r->c->notifications_topic, r->n, command, sizeof(command));
 	if (!r->c->notifications_create) {
 		snprintf(text, sizeof(text),
 			 "notification topic %s does not exist; create it with: %s (or set "
@@ -233,6 +234,64 @@ static bool ask_notifications(struct run *r)
 	}
 	return findings_let_start(
 		r, f, topic_notification_findings(r->c, &r->source, &r->notifications, f));
+}
+
+static bool create_compacted(struct run *r)
+{
+	static const char *const kv[] = { "cleanup.policy", "delete", NULL };
+	char err[300], text[800], command[400];
+	bool created = r->c->notifications_create &&
+		       !kafka_topic_create(r->query, r->c->compacted_topic, r->n, kv, ANSWER_MS * 2,
+					   err, sizeof(err));
+
+	topic_create_command(r->c, r->c->compacted_topic, r->n, command, sizeof(command));
+	snprintf(text, sizeof(text),
+		 "topic %s (notifications.compacted.topic) does not exist; create it with: %s (or "
+		 "set notifications.create=true)",
+		 r->c->compacted_topic, command);
+	if (!created)
+		return end(r, EXIT_USAGE, "SN-NOTIFICATIONS-MISSING", text);
+	log_info(NULL, "created topic %s with %d partitions", r->c->compacted_topic, r->n);
+	return true;
+}
+
+static bool ask_compacted(struct run *r)
+{
+	struct config c = *r->c; /* the same is asked of it as of the other one */
+	struct finding f[FINDINGS_MAX];
+	int64_t said = 0, created = 0;
+	char err[300];
+	int rc;
+
+	if (!*r->c->compacted_topic)
+		return true;
+	while ((rc = topic_settings(r->query, r->c->compacted_topic, answer_ms(r), &r->compacted,
+				    err, sizeof(err)))) {
+		if (rc == KAFKA_MISSING && !created) {
+			if (!create_compacted(r))
+				return false;
+			created = kafka_now_ms();
+		}
+		if (rc == KAFKA_MISSING && kafka_now_ms() - created < CREATED_MS) {
+			if (!pause_ms(r, 50))
+				return false;
+		} else if (!retry(r, &said, "SN-KAFKA-UNREACHABLE", err)) {
+			return false;
+		}
+	}
+	c.notifications_topic = c.compacted_topic;
+	return findings_let_start(r, f,
+				  topic_notification_findings(&c, &r->source, &r->compacted, f));
+}
+
+/* One bound for both: the publisher has one producer. */
+static int64_t max_message_bytes(const struct run *r)
+{
+	int64_t max = r->notifications.max_message_bytes;
+
+	if (*r->c->compacted_topic && r->compacted.max_message_bytes < max)
+		max = r->compacted.max_message_bytes;
+	return max;
 }
 
 /*
@@ -297,7 +356,8 @@ static struct state_identity identity(const struct run *r)
 static bool open_state(struct run *r)
 {
 	const struct state_identity who = identity(r);
-	const struct state_options so = { .lease_ms = r->c->state_lease_ms };
+	const struct state_options so = { .lease_ms = r->c->state_lease_ms,
+					  .waiting = *r->c->compacted_topic };
 	char err[500];
 	int rc;
 
@@ -453,7 +513,8 @@ static bool begin_without_fill(struct run *r)
 static bool fill(struct run *r)
 {
 	const struct state_identity who = identity(r);
-	const struct state_options so = { .lease_ms = r->c->state_lease_ms };
+	const struct state_options so = { .lease_ms = r->c->state_lease_ms,
+					  .waiting = *r->c->compacted_topic };
 	bool first = true;
 	const char *id;
 	char err[600];
@@ -515,7 +576,8 @@ static bool set_up_pipeline(struct run *r)
 	snprintf(p->cluster, sizeof(p->cluster), "%s", cluster);
 	atomic_store(&p->limits.min_compaction_lag_ms, r->source.min_compaction_lag_ms);
 	atomic_store(&p->limits.delete_retention_ms, r->source.delete_retention_ms);
-	atomic_store(&p->limits.max_message_bytes, r->notifications.max_message_bytes);
+	atomic_store(&p->limits.max_message_bytes, max_message_bytes(r));
+	p->limits.compacted_partitions = r->compacted.partitions;
 	p->limits.notification_partitions = r->notifications.partitions;
 	if (!p->publishing && !*r->c->redis_uri)
 		pipeline_role(p, "standalone: no notifications are configured");
@@ -568,7 +630,12 @@ static void watch_notifications(struct run *r)
 	    !topic_settings(r->query, r->c->notifications_topic, ANSWER_MS / 2, &s, err,
 			    sizeof(err)) &&
 	    s.known)
-		atomic_store(&r->p.limits.max_message_bytes, s.max_message_bytes);
+		r->notifications = s;
+	if (*r->c->compacted_topic &&
+	    !topic_settings(r->query, r->c->compacted_topic, ANSWER_MS / 2, &s, err, sizeof(err)) &&
+	    s.known)
+		r->compacted = s;
+	atomic_store(&r->p.limits.max_message_bytes, max_message_bytes(r));
 }
 
 static void watch_settings(struct run *r)
@@ -794,18 +861,23 @@ static void run_threads(struct run *r)
 {
 	struct tail *tail = NULL;
 	struct owner *owner = NULL;
+	struct frontier *frontier = NULL;
 
 	if (tail_start(&tail, &r->p, r->rows)) {
 		pipeline_end(&r->p, OUTCOME_UNREACHABLE, "SN-START", "the tail could not start");
 	} else if ((r->p.publishing || *r->c->redis_uri) &&
 		   owner_start(&owner, &r->p, r->query, r->peek)) {
 		pipeline_end(&r->p, OUTCOME_UNREACHABLE, "SN-START", "the owner could not start");
+	} else if (*r->c->compacted_topic && frontier_start(&frontier, &r->p)) {
+		pipeline_end(&r->p, OUTCOME_UNREACHABLE, "SN-START",
+			     "the frontier could not start");
 	} else {
 		supervise(r, tail);
 	}
 	settle(r);
 	owner_join(owner);
 	FAULT_POINT("run.owner_ended");
+	frontier_join(frontier);
 	rebuild_halt(r->rebuild);
 	tail_join(tail);
 	FAULT_POINT("run.tail_ended");
@@ -825,8 +897,8 @@ static bool run_once(const struct config *c, const struct run_options *o, struct
 			 .refill = *refill };
 	bool again = false;
 
-	if (reach_cluster(&r) && ask_source(&r) && ask_notifications(&r) && ask_committed(&r) &&
-	    prepare_state(&r) && set_up_pipeline(&r)) {
+	if (reach_cluster(&r) && ask_source(&r) && ask_notifications(&r) && ask_compacted(&r) &&
+	    ask_committed(&r) && prepare_state(&r) && set_up_pipeline(&r)) {
 		http_attach(http, &r.p);
 		run_threads(&r);
 		http_detach(http);

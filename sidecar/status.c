@@ -2,6 +2,7 @@
 #include "metrics.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -35,6 +36,7 @@ static void take_pipeline(struct status *st, struct pipeline *p)
 							 .start = s[i].start,
 							 .whole = s[i].whole,
 							 .due = s[i].due,
+							 .cursor = s[i].cursor,
 							 .caught_up = s[i].caught_up };
 	free(s);
 }
@@ -81,6 +83,15 @@ static void take_lags(struct status *st, struct status_partition *p, int i)
 		p->publish_lag = p->applied > p->published ? p->applied - p->published : 0;
 }
 
+static void take_waiting(struct status *st, struct sstate *s)
+{
+	char text[64];
+
+	if (*st->config->compacted_topic && !sstate_text(s, "waiting", text, sizeof(text)) &&
+	    sscanf(text, "%" SCNd64 " %" SCNd64, &st->waiting_pairs, &st->waiting_bytes) != 2)
+		st->waiting_pairs = st->waiting_bytes = -1;
+}
+
 static int64_t disk_free(const char *path)
 {
 	struct statvfs v;
@@ -90,7 +101,9 @@ static int64_t disk_free(const char *path)
 void status_take(struct status *st, const struct config *c, struct status_source *source,
 		 struct sstate *s, int rc)
 {
-	*st = (struct status){ .config = c, .journal_limit = -1, .rc = rc };
+	*st = (struct status){
+		.config = c, .journal_limit = -1, .waiting_pairs = -1, .waiting_bytes = -1, .rc = rc
+	};
 	st->now_ms = metrics_wall_us() / 1000;
 	st->publishing = c->notifications_topic[0];
 	st->filling = metrics_value(METRIC_FILLING) == 1;
@@ -102,6 +115,7 @@ void status_take(struct status *st, const struct config *c, struct status_source
 		st->rc = sstate_stat(s, &st->snapshot);
 		if (sstate_text(s, "uuid", st->uuid, sizeof(st->uuid)))
 			st->uuid[0] = '\0';
+		take_waiting(st, s);
 	}
 	pthread_mutex_lock(&source->lock);
 	if (source->p)
@@ -202,6 +216,8 @@ static void snapshot_to_metrics(const struct status *st)
 		{ METRIC_LEASE_MS, s->lease_ms },
 		{ METRIC_JOURNAL_ENTRIES, (int64_t)s->journal_entries },
 		{ METRIC_JOURNAL_BYTES, (int64_t)s->journal_bytes },
+		{ METRIC_WAITING_PAIRS, known(st->waiting_pairs) },
+		{ METRIC_WAITING_BYTES, known(st->waiting_bytes) },
 	};
 
 	for (size_t i = 0; i < sizeof(gauges) / sizeof(*gauges); i++)

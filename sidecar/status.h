@@ -22,6 +22,7 @@ struct status_partition {
 	int64_t applied_ms;               /* timestamp of the last applied record */
 	int64_t lag, lag_ms, publish_lag; /* -1: not known */
 	int64_t redis_lag;                /* -1: not mirrored from here */
+	int64_t cursor;                   /* what was superseded below is told as gone */
 	bool due, caught_up;
 };
 
@@ -32,8 +33,9 @@ struct status {
 	bool ending;
 	bool caught_up, leading, publishing, filling, waiting, round_running;
 	char role[160], cluster[128], uuid[48];
-	int64_t journal_limit, disk_free; /* -1: not known */
-	int rc;                           /* 0: `snapshot` is known */
+	int64_t journal_limit, disk_free;     /* -1: not known */
+	int rc;                               /* 0: `snapshot` is known */
+	int64_t waiting_pairs, waiting_bytes; /* for compaction; -1: not kept, or not known */
 	struct sstate_stat snapshot;
 	int n;
 	struct status_partition *part; /* [n] */

@@ -477,6 +477,28 @@ static void put_notes(FILE *f, const struct status_page *p)
 
 /* ---- the rest ---- */
 
+static void put_waiting(FILE *f, const struct status *st)
+{
+	int64_t told = 0;
+
+	if (!*st->config->compacted_topic)
+		return;
+	for (int i = 0; i < st->n; i++)
+		told += st->part[i].cursor > 0;
+	begin_fact(f, "waiting for compaction");
+	html_number(f, st->waiting_pairs);
+	fputs(" overwritten records, ", f);
+	html_size(f, st->waiting_bytes);
+	fputs(" of ", f);
+	html_size(f, st->config->compacted_max_bytes);
+	fputs("; told in ", f);
+	html_number(f, told);
+	fputs(" partitions; ", f);
+	html_number(f, metrics_value(METRIC_PROBES));
+	fputs(" requests for it", f);
+	end_fact(f);
+}
+
 static void put_journal(FILE *f, const struct status *st)
 {
 	const struct sstate_stat *s = &st->snapshot;
@@ -568,6 +590,7 @@ static void put_inside(FILE *f, const struct status *st)
 	fputs("<section id=\"inside\" data-live>\n<h2>Inside</h2>\n<dl class=\"facts small\">\n",
 	      f);
 	put_journal(f, st);
+	put_waiting(f, st);
 	begin_fact(f, "lease of readers");
 	html_duration(f, st->rc ? -1 : s->lease_ms * 1000);
 	fputs(", generation ", f);

@@ -58,6 +58,7 @@ struct tail {
 	struct standing *standings;
 	struct apply_counts counts;
 	int64_t last_commit_ms;
+	int64_t waiting_ms;   /* when what waits was counted */
 	bool waiting, denied; /* said so in the log */
 	struct scan *scan;    /* of the round that is under way; NULL: none */
 	bool scan_again;      /* another gap was crossed meanwhile */
@@ -344,6 +345,8 @@ static int trim(struct tail *t, struct state_txn *txn, int p)
 	if (at.offset > row->applied)
 		at.offset = row->applied;
 	int rc = state_trim(txn, p, row, at.offset, 0, TRIM_MAX);
+	if (rc >= 0 && state_waits(t->p->state))
+		rc = state_waiting_trim(txn, p, t->standings[p].cursor, TRIM_MAX);
 	return rc < 0 ? rc : 0;
 }
 
@@ -383,11 +386,38 @@ static void look_for_holes(struct tail *t)
 		t->blind[p] = t->catching[p] || t->holes[p];
 }
 
+/* What waits for compaction, for `stat` and the status page; counted once a second. */
+static int put_waiting(struct tail *t, struct state_txn *txn)
+{
+	int64_t now = clock_ms(CLOCK_MONOTONIC);
+	struct state_stat s;
+	char text[64];
+	int rc;
+
+	if (!state_waits(t->p->state) || now - t->waiting_ms < IDLE_MS)
+		return 0;
+	t->waiting_ms = now;
+	rc = state_stat(t->p->state, &s);
+	if (rc)
+		return rc;
+	snprintf(text, sizeof(text), "%llu %llu", (unsigned long long)s.waiting_pairs,
+		 (unsigned long long)s.waiting_bytes);
+	rc = state_meta_set(txn, "waiting", text);
+	for (int p = 0; p < t->p->n && !rc; p++) {
+		char name[32];
+		snprintf(name, sizeof(name), "cursor/%010d", p);
+		snprintf(text, sizeof(text), "%lld", (long long)t->standings[p].cursor);
+		rc = state_meta_set(txn, name, text);
+	}
+	return rc;
+}
+
 static int put_all(struct tail *t, struct state_txn *txn)
 {
 	struct batch *b = intake_batch(t->in);
 	const struct apply_options o = { .moved = t->p->config->source_moved,
 					 .journal = t->p->publishing,
+					 .waiting = state_waits(t->p->state),
 					 .blind = t->blind };
 
 	look_for_holes(t);
@@ -399,6 +429,8 @@ static int put_all(struct tail *t, struct state_txn *txn)
 	for (int p = 0; p < t->p->n && !rc; p++)
 		if (!(rc = trim(t, txn, p)) && !(rc = put_anchors(t, txn, p)))
 			rc = state_partition_set(txn, p, &t->rows[p]);
+	if (!rc)
+		rc = put_waiting(t, txn);
 	return rc ? rc : put_status(t, txn);
 }
 

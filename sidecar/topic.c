@@ -125,7 +125,8 @@ int topic_notification_findings(const struct config *c, const struct topic_setti
 	return n;
 }
 
-void topic_create_command(const struct config *c, int partitions, char *out, size_t len)
+void topic_create_command(const struct config *c, const char *topic, int partitions, char *out,
+			  size_t len)
 {
 	const char *servers = "BROKERS";
 
@@ -135,7 +136,7 @@ void topic_create_command(const struct config *c, int partitions, char *out, siz
 	snprintf(out, len,
 		 "kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions %d "
 		 "--config cleanup.policy=delete",
-		 servers, c->notifications_topic, partitions);
+		 servers, topic, partitions);
 }
 
 /* ---- is it the same topic ---- */

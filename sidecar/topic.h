@@ -38,8 +38,9 @@ int topic_source_findings(const struct config *c, const struct topic_settings *s
 /** The same for the notification topic. */
 int topic_notification_findings(const struct config *c, const struct topic_settings *source,
 				const struct topic_settings *s, struct finding out[FINDINGS_MAX]);
-/** The command that creates the notification topic as it should be. */
-void topic_create_command(const struct config *c, int partitions, char *out, size_t len);
+/** The command that creates a topic for notifications as it should be. */
+void topic_create_command(const struct config *c, const char *topic, int partitions, char *out,
+			  size_t len);
 
 enum topic_same {
 	TOPIC_SAME = 0,

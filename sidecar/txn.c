@@ -112,10 +112,20 @@ static enum txn_verdict init(struct txn *t)
 	}
 }
 
+static rd_kafka_topic_t *open_topic(struct txn *t, const char *name)
+{
+	rd_kafka_topic_t *topic = rd_kafka_topic_new(t->rk, name, NULL);
+	const struct rd_kafka_metadata *md;
+
+	/* the first produce to a topic nobody asked about waits up to a second (before 2.10.1) */
+	if (topic && !rd_kafka_metadata(t->rk, 0, topic, &md, METADATA_MS))
+		rd_kafka_metadata_destroy(md);
+	return topic;
+}
+
 enum txn_verdict txn_open(struct txn *t, const struct config *c, const char *topic,
 			  int64_t max_message_bytes)
 {
-	const struct rd_kafka_metadata *md;
 	enum txn_verdict v;
 
 	t->hooks = (struct kafka_hooks){ .counts = &t->counts,
@@ -128,18 +138,23 @@ enum txn_verdict txn_open(struct txn *t, const struct config *c, const char *top
 	if (v != TXN_OK)
 		return v;
 	FAULT_POINT("txn.inited");
-	/* the first produce to a topic nobody asked about waits up to a second (before 2.10.1) */
-	t->topic = rd_kafka_topic_new(t->rk, topic, NULL);
-	if (t->topic && !rd_kafka_metadata(t->rk, 0, t->topic, &md, METADATA_MS))
-		rd_kafka_metadata_destroy(md);
+	t->topic = open_topic(t, topic);
 	return t->topic ? TXN_OK : TXN_REOPEN;
+}
+
+enum txn_verdict txn_open_also(struct txn *t, const char *topic)
+{
+	t->also = open_topic(t, topic);
+	return t->also ? TXN_OK : TXN_REOPEN;
 }
 
 void txn_close(struct txn *t)
 {
 	if (t->topic)
 		rd_kafka_topic_destroy(t->topic);
-	t->topic = NULL;
+	if (t->also)
+		rd_kafka_topic_destroy(t->also);
+	t->topic = t->also = NULL;
 	kafka_free(t->rk);
 	t->rk = NULL;
 }
@@ -155,14 +170,15 @@ enum txn_verdict txn_begin(struct txn *t)
 	return take_error(t, e, "begin") == TXN_FENCED ? TXN_FENCED : TXN_REOPEN;
 }
 
-enum txn_verdict txn_produce(struct txn *t, int32_t partition, const void *key, size_t key_len,
-			     const void *value, size_t value_len, rd_kafka_headers_t *headers)
+static enum txn_verdict produce(struct txn *t, rd_kafka_topic_t *topic, int32_t partition,
+				const void *key, size_t key_len, const void *value,
+				size_t value_len, rd_kafka_headers_t *headers)
 {
 	rd_kafka_resp_err_t e;
 
 	/* a full queue that is not polled stays full: delivery reports empty it */
 	while ((e = rd_kafka_producev(
-			t->rk, RD_KAFKA_V_RKT(t->topic), RD_KAFKA_V_PARTITION(partition),
+			t->rk, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_PARTITION(partition),
 			RD_KAFKA_V_KEY(key, key_len), RD_KAFKA_V_VALUE((void *)value, value_len),
 			RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
 			RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL &&
@@ -176,6 +192,18 @@ enum txn_verdict txn_produce(struct txn *t, int32_t partition, const void *key, 
 		return TXN_TOO_LARGE;
 	snprintf(t->why, sizeof(t->why), "produce: %s", rd_kafka_err2str(e));
 	return t->stopping(t->opaque) ? TXN_STOPPED : TXN_RETRY;
+}
+
+enum txn_verdict txn_produce(struct txn *t, int32_t partition, const void *key, size_t key_len,
+			     const void *value, size_t value_len, rd_kafka_headers_t *headers)
+{
+	return produce(t, t->topic, partition, key, key_len, value, value_len, headers);
+}
+
+enum txn_verdict txn_produce_also(struct txn *t, int32_t partition, const void *key, size_t key_len,
+				  const void *value, size_t value_len, rd_kafka_headers_t *headers)
+{
+	return produce(t, t->also, partition, key, key_len, value, value_len, headers);
 }
 
 static enum txn_verdict send_offsets(struct txn *t, const rd_kafka_topic_partition_list_t *offsets,

@@ -49,7 +49,7 @@ struct txn {
 	void *opaque;
 
 	rd_kafka_t *rk;
-	rd_kafka_topic_t *topic;
+	rd_kafka_topic_t *topic, *also;
 	struct kafka_counts counts;
 	struct kafka_hooks hooks;
 	char why[300];
@@ -65,11 +65,17 @@ enum txn_verdict txn_open(struct txn *t, const struct config *c, const char *top
 void txn_close(struct txn *t);
 static inline bool txn_is_open(const struct txn *t) { return t->rk; }
 
+/** A second topic for the transactions of an open producer. */
+enum txn_verdict txn_open_also(struct txn *t, const char *topic);
+
 /** Only TXN_OK opens a transaction, which txn_end() has to end. */
 enum txn_verdict txn_begin(struct txn *t);
 /** Copies key and value; takes `headers` over (NULL: none).  Waits while the queue is full. */
 enum txn_verdict txn_produce(struct txn *t, int32_t partition, const void *key, size_t key_len,
 			     const void *value, size_t value_len, rd_kafka_headers_t *headers);
+/** The same to the second topic. */
+enum txn_verdict txn_produce_also(struct txn *t, int32_t partition, const void *key, size_t key_len,
+				  const void *value, size_t value_len, rd_kafka_headers_t *headers);
 /**
  * End what txn_begin() began: with `so_far` == TXN_OK send the offsets as the
  * member `group` describes (generation >= 0) and commit, else abort.  *committed:

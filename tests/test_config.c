@@ -265,18 +265,6 @@ static void test_an_unknown_name_is_refused_with_the_nearest(void **state)
 	assert_says("colour: no such option; `sidenote help options`");
 }
 
-static void test_an_option_of_later_work_is_known_but_refused(void **state)
-{
-	static const char *const later[] = { "notifications.compacted.topic" };
-
-	(void)state;
-	for (size_t i = 0; i < sizeof(later) / sizeof(*later); i++) {
-		assert_int_equal(set(later[i], ""), 0);
-		assert_int_equal(set(later[i], "x"), -EINVAL);
-		assert_says("not in this version");
-	}
-}
-
 /* ---- librdkafka ---- */
 
 static void test_properties_are_passed_on_by_kind_in_order_unread(void **state)
@@ -656,6 +644,26 @@ static void test_what_is_required_and_not_set_is_listed(void **state)
 	assert_int_equal(config_check(&c, err, sizeof(err)), 0);
 }
 
+static void test_physical_compaction_is_told_to_a_topic_of_its_own(void **state)
+{
+	(void)state;
+	set_required();
+	assert_string_equal(c.compacted_topic, "");
+	assert_int_equal(c.compacted_probes, 20);
+	assert_int_equal(set("notifications.compacted.topic", "users.gone"), 0);
+	assert_int_equal(config_check(&c, err, sizeof(err)), 0);
+	assert_int_equal(set("notifications.compacted.topic", "users"), 0);
+	assert_int_equal(config_check(&c, err, sizeof(err)), -EINVAL);
+	assert_says("notifications.compacted.topic: is source.topic itself (users)");
+	assert_int_equal(set("notifications.compacted.topic", "users.changes"), 0);
+	assert_int_equal(config_check(&c, err, sizeof(err)), -EINVAL);
+	assert_says("notifications.compacted.topic: is notifications.topic itself (users.changes)");
+	assert_int_equal(set("notifications.topic", ""), 0);
+	assert_int_equal(config_check(&c, err, sizeof(err)), -EINVAL);
+	assert_says("notifications.compacted.topic: needs notifications.topic");
+	assert_int_equal(set("notifications.compacted.probes", "0"), -EINVAL);
+}
+
 static void test_notifications_go_to_a_topic_beside_the_source(void **state)
 {
 	(void)state;
@@ -768,7 +776,7 @@ int main(void)
 		T(test_a_topic_is_a_name_and_never_a_pattern),
 		T(test_a_name_for_people_is_printable),
 		T(test_an_unknown_name_is_refused_with_the_nearest),
-		T(test_an_option_of_later_work_is_known_but_refused),
+		T(test_physical_compaction_is_told_to_a_topic_of_its_own),
 		T(test_properties_are_passed_on_by_kind_in_order_unread),
 		T(test_a_property_set_again_replaces_the_first_and_moves_to_the_end),
 		T(test_what_exactness_owns_cannot_be_set_otherwise),

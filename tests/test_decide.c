@@ -107,7 +107,8 @@ static void test_metadata_is_read_back_as_it_was_written(void **state)
 {
 	struct metadata m = { .by = "01234567-89ab-cdef-0123-456789abcdef",
 			      .n = 4294967295u,
-			      .gap_until = 9223372036854775807 },
+			      .gap_until = 9223372036854775807,
+			      .c = 9223372036854775807 },
 			back;
 	char text[METADATA_MAX];
 	(void)state;
@@ -116,10 +117,17 @@ static void test_metadata_is_read_back_as_it_was_written(void **state)
 	assert_string_equal(back.by, m.by);
 	assert_int_equal(back.n, m.n);
 	assert_int_equal(back.gap_until, m.gap_until);
+	assert_int_equal(back.c, m.c);
 	m.gap_until = -1;
 	metadata_format(&m, text);
 	metadata_parse(&back, text);
 	assert_int_equal(back.gap_until, -1);
+	assert_int_equal(back.c, m.c);
+	m.c = -1;
+	metadata_format(&m, text);
+	assert_null(strstr(text, " c="));
+	metadata_parse(&back, text);
+	assert_int_equal(back.c, -1);
 }
 
 static void test_foreign_metadata_names_nobody(void **state)

@@ -30,7 +30,7 @@ static struct world w;
 
 static void open_state(void)
 {
-	struct state_options o = { 100 };
+	struct state_options o = { .lease_ms = 100 };
 
 	assert_int_equal(state_dir_open(&w.d, w.dir, err, sizeof(err)), 0);
 	assert_int_equal(state_create(&w.st, w.d, &who, &o, err, sizeof(err)), 0);

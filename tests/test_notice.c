@@ -59,6 +59,51 @@ static struct change change_of(enum change_op op, const void *before, size_t bef
 				.after = record_of(after, after_len, 50) };
 }
 
+static void test_what_compaction_removed_comes_back_from_every_format(void **state)
+{
+	const struct note_gone gone = { .present_ms = 1700000001000,
+					.gone_ms = 1700000002000,
+					.leader = 2 };
+	const struct note_gone expired = { .expired = true,
+					   .after_unknown = true,
+					   .present_ms = -1,
+					   .gone_ms = -1,
+					   .leader = -1 };
+	struct change c = change_of(CHANGE_UPDATE, "{\"a\":1}", 7, "{\"a\":2}", 7);
+
+	(void)state;
+	for (int f = 0; f < FORMATS; f++) {
+		notice_close(&r);
+		envelope_free(&e);
+		envelope_init(&e, &formats[f]);
+		assert_int_equal(envelope_make_gone(&e, &c, &gone, 1700000009999, &n), 0);
+		assert_int_equal(notice_open(&r, &n), 0);
+		assert_int_equal(r.op, 'k');
+		assert_int_equal(r.id_len, strlen("t/3/40/compacted"));
+		assert_memory_equal(r.id, "t/3/40/compacted", r.id_len);
+		assert_int_equal(r.offset, 50);
+		assert_int_equal(r.before_offset, 40);
+		assert_int_equal(r.present_ms, gone.present_ms);
+		assert_int_equal(r.gone_ms, gone.gone_ms);
+		assert_int_equal(r.leader, 2);
+		assert_false(r.after_unknown);
+		assert_side(r.before, r.before_len, "{\"a\":1}", 7);
+		assert_side(r.after, r.after_len, "{\"a\":2}", 7);
+		notice_close(&r);
+		c.after.value_len = 0;
+		assert_int_equal(envelope_make_gone(&e, &c, &expired, 1700000009999, &n), 0);
+		c.after.value_len = 7;
+		assert_int_equal(notice_open(&r, &n), 0);
+		assert_int_equal(r.op, 'x');
+		assert_true(r.after_unknown);
+		assert_int_equal(r.gone_ms, -1);
+		assert_int_equal(r.leader, -1);
+		/* nothing of it is left for the next one */
+		make(&formats[f], &c, NOTE_LOG);
+		assert_int_equal(r.op, 'u');
+	}
+}
+
 static void test_both_values_come_back_from_every_format(void **state)
 {
 	static const struct {
@@ -182,6 +227,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_both_values_come_back_from_every_format),
+		TEST(test_what_compaction_removed_comes_back_from_every_format),
 		TEST(test_creates_and_deletes_lack_a_side),
 		TEST(test_an_old_value_nobody_saw_is_unknown),
 		TEST(test_omitted_values_are_told_from_small_ones),

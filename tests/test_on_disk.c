@@ -69,7 +69,7 @@ static void fill_generation(struct state_dir *d, const char *value)
 	struct state *st;
 	struct state_txn *t;
 	struct state_identity who = { "pipe", "c1", "users" };
-	struct state_options o = { 2000 };
+	struct state_options o = { .lease_ms = 2000 };
 	memset(long_key, 'k', sizeof(long_key));
 	if (state_create(&st, d, &who, &o, err, sizeof(err)))
 		fail_msg("%s", err);

@@ -81,7 +81,7 @@ static struct state *make_state(const char *dir, struct state_dir **d)
 {
 	struct state *st = NULL;
 	struct state_identity who = { "page", "", "page" };
-	struct state_options o = { 1 };
+	struct state_options o = { .lease_ms = 1 };
 	if (state_dir_open(d, dir, err, sizeof(err)) ||
 	    state_create(&st, *d, &who, &o, err, sizeof(err)) ||
 	    state_make_current(st, err, sizeof(err)))

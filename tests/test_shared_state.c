@@ -27,7 +27,7 @@ static void pause_ms(int64_t ms)
 
 static void writer_open(struct writer *w, const char *dir, int64_t lease_ms)
 {
-	struct state_options o = { lease_ms };
+	struct state_options o = { .lease_ms = lease_ms };
 	int rc = state_dir_open(&w->d, dir, err, sizeof(err));
 	if (!rc) {
 		rc = state_open(&w->st, w->d, &who, &o, err, sizeof(err));
@@ -135,7 +135,7 @@ static void test_without_a_filled_state_opening_says_not_ready(void **state)
 	char missing[300];
 	struct sstate *s;
 	struct writer w;
-	struct state_options o = { 1 };
+	struct state_options o = { .lease_ms = 1 };
 	snprintf(missing, sizeof(missing), "%s/missing", (char *)*state);
 	assert_int_equal(sstate_open(&s, missing), SSTATE_NOT_READY);
 	assert_int_equal(sstate_open(&s, *state), SSTATE_NOT_READY);
@@ -582,7 +582,7 @@ test_a_snapshot_that_outlives_the_lease_says_so_once_the_writer_has_gone_on(void
 
 static void make_new_generation(struct writer *w, const char *key, const char *value)
 {
-	struct state_options o = { 1 };
+	struct state_options o = { .lease_ms = 1 };
 	struct state *new;
 	assert_int_equal(state_create(&new, w->d, &who, &o, err, sizeof(err)), 0);
 	struct writer n = { .st = new };
@@ -650,7 +650,7 @@ static void test_a_generation_that_takes_over_promises_its_own_lease_not_the_old
 	struct state *new;
 	struct sstate_stat st;
 	char uuid[64];
-	struct state_options o = { 1 };
+	struct state_options o = { .lease_ms = 1 };
 	writer_open(&w, *state, 60000);
 	begin(&w);
 	put(&w, "k", "old");
@@ -956,7 +956,7 @@ static void test_threads_share_a_handle_across_commits_and_generations(void **st
 	for (int i = 2; i < 400 || atomic_load(&h.gets) < 1000; i++) {
 		snprintf(value, sizeof(value), "%d", i);
 		if (i % 100 == 0) {
-			struct state_options o = { 1 };
+			struct state_options o = { .lease_ms = 1 };
 			struct writer n = { .d = w.d };
 			assert_int_equal(state_create(&n.st, w.d, &who, &o, err, sizeof(err)), 0);
 			begin(&n);

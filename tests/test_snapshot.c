@@ -70,7 +70,7 @@ static void make_snapshot(const char *dir, const char *ready)
 	struct state *st = NULL;
 	struct state_txn *t;
 	struct state_identity who = { "pipe", "c1", "users" };
-	struct state_options o = { 2000 };
+	struct state_options o = { .lease_ms = 2000 };
 	struct state_partition row = STATE_PARTITION_NEW;
 	if (state_dir_open(&d, dir, err, sizeof(err)) ||
 	    state_create(&st, d, &who, &o, err, sizeof(err)))

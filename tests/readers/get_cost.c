@@ -58,7 +58,7 @@ static void fill(const char *dir)
 	struct state *st;
 	struct state_txn *t;
 	struct state_identity who = { "bench", "", "bench" };
-	struct state_options o = { 2000 };
+	struct state_options o = { .lease_ms = 2000 };
 	char(*all)[17] = malloc((size_t)keys * sizeof(*all));
 	uint8_t *rec = malloc((size_t)value_bytes + 64),
 		*value = calloc(1, (size_t)value_bytes + 1);

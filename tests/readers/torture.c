@@ -164,7 +164,7 @@ static struct state *fill(struct state_dir *d, int64_t version)
 	char err[500];
 	struct state *st;
 	struct state_txn *t;
-	struct state_options o = { board->lease_ms };
+	struct state_options o = { .lease_ms = board->lease_ms };
 	int rc = state_create(&st, d, &who, &o, err, sizeof(err));
 	for (int32_t k = 0; !rc && k < board->keys;) {
 		rc = state_begin(st, &t);
@@ -259,7 +259,7 @@ static int do_write(const char *dir)
 	char err[500];
 	struct state_dir *d = open_dir(dir);
 	struct state *st;
-	struct state_options o = { board->lease_ms };
+	struct state_options o = { .lease_ms = board->lease_ms };
 	signal(SIGUSR1, on_signal);
 	signal(SIGTERM, on_signal);
 	state_dir_sweep(d);
