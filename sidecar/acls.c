@@ -25,7 +25,6 @@ static const struct row {
 	{ NOTIFICATIONS, "Create", CREATING, "notifications.create=true (CreateTopics)" },
 	{ GONE, "Write", COMPACTED,
 	  "publish what compaction removed (AddPartitionsToTxn, Produce)" },
-	{ GONE, "Describe", COMPACTED, "partitions and offsets (Metadata, ListOffsets)" },
 	{ GONE, "DescribeConfigs", COMPACTED, "max.message.bytes, retention, policy" },
 	{ GONE, "Create", COMPACTED_CREATING, "notifications.create=true (CreateTopics)" },
 	{ GROUP, "Read", LEADING, "who leads; commit offsets (JoinGroup, TxnOffsetCommit)" },

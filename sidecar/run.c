@@ -275,7 +275,8 @@ static bool ask_compacted(struct run *r)
 		if (rc == KAFKA_MISSING && kafka_now_ms() - created < CREATED_MS) {
 			if (!pause_ms(r, 50))
 				return false;
-		} else if (!retry(r, &said, "SN-KAFKA-UNREACHABLE", err)) {
+		} else if (!ask_again(r, &said, rc, err, "SN-PUBLISH-DENIED", "Write on topic",
+				      r->c->compacted_topic)) {
 			return false;
 		}
 	}
