@@ -81,6 +81,23 @@ def wait_until(condition, timeout, what, interval=0.02):
 _given_ports = set()
 
 
+def stop_process(process):
+    """SIGSTOP, and not before its last thread stands still: until then it may still answer."""
+    process.send_signal(signal.SIGSTOP)
+
+    def stands_still():
+        if process.poll() is not None:
+            return True
+        for task in os.listdir(f"/proc/{process.pid}/task"):
+            with contextlib.suppress(FileNotFoundError), \
+                    open(f"/proc/{process.pid}/task/{task}/stat", encoding="ascii",
+                         errors="replace") as f:
+                if f.read().rpartition(")")[2].split()[0] not in "TtZX":
+                    return False
+        return True
+    wait_until(stands_still, 30, f"process {process.pid} stands still")
+
+
 def free_port():
     """A port that nobody listens on, below the range that the kernel gives to outgoing
     connections: a broker that is down for a while must find its port free again."""
@@ -268,7 +285,7 @@ class Kafka:
 
     def pause(self, i=0):
         """SIGSTOP: connections stay, nothing answers."""
-        self._brokers[i].process.send_signal(signal.SIGSTOP)
+        stop_process(self._brokers[i].process)
 
     def resume(self, i=0):
         self._brokers[i].process.send_signal(signal.SIGCONT)

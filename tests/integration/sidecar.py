@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 import time
 
-from broker import ROOT, die_with_parent
+from broker import ROOT, die_with_parent, stop_process
 
 # What tests need and users do not: a dead member leaves the group after a second.
 TEST_OPTIONS = {
@@ -146,7 +146,7 @@ class Sidecar:
 
     def stop(self):
         """SIGSTOP."""
-        self.process.send_signal(signal.SIGSTOP)
+        stop_process(self.process)
 
     def cont(self):
         self.process.send_signal(signal.SIGCONT)
