@@ -83,6 +83,8 @@ int waiting_begin(struct state_txn *t);
 void waiting_committed(struct state *st, bool made);
 /** Open what is there in a transaction that keeps its handles. */
 int waiting_load(struct state *st, MDB_txn *t);
+/** The handles of both databases; `flags`: 0 or MDB_CREATE.  Codes of LMDB. */
+int waiting_open(struct state *st, MDB_txn *t, unsigned flags);
 /** Room for one entry in st->buf. */
 int state_reserve(struct state *st, size_t len);
 /** What a failed write means: see batch.c. */

@@ -77,9 +77,7 @@ static int make_waiting(struct state *to, struct state *from)
 	int rc = mdb_txn_begin(to->env, NULL, 0, &t);
 	if (rc)
 		return code_from_mdb(rc);
-	rc = mdb_dbi_open(t, "waiting", MDB_CREATE, &to->waiting);
-	if (!rc)
-		rc = mdb_dbi_open(t, "superseded", MDB_CREATE, &to->superseded);
+	rc = waiting_open(to, t, MDB_CREATE);
 	if (!rc)
 		return code_from_mdb(mdb_txn_commit(t));
 	mdb_txn_abort(t);

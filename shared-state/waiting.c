@@ -33,7 +33,7 @@ bool state_waits(const struct state *st) { return st->wants_waiting; }
 
 /* ---- making and removing ---- */
 
-static int open_both(struct state *st, MDB_txn *t, unsigned flags)
+int waiting_open(struct state *st, MDB_txn *t, unsigned flags)
 {
 	int rc = mdb_dbi_open(t, names[0], flags, &st->waiting);
 
@@ -42,7 +42,7 @@ static int open_both(struct state *st, MDB_txn *t, unsigned flags)
 
 int waiting_load(struct state *st, MDB_txn *t)
 {
-	int rc = open_both(st, t, 0);
+	int rc = waiting_open(st, t, 0);
 
 	if (rc == MDB_NOTFOUND)
 		return 0;
@@ -74,7 +74,7 @@ int waiting_begin(struct state_txn *t)
 		return remove_stale(t);
 	if (!st->wants_waiting || atomic_load(&st->has_waiting))
 		return 0;
-	int rc = open_both(st, t->txn, MDB_CREATE);
+	int rc = waiting_open(st, t->txn, MDB_CREATE);
 	t->made_waiting = !rc;
 	return rc ? state_write_failed(st, code_from_mdb(rc)) : 0;
 }

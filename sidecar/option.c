@@ -292,11 +292,6 @@ static int parse(void *c, const struct option_row *o, const char *value, char *e
 		return parse_enum(o, field, value, err, err_len);
 	case OPTION_FLAGS:
 		return parse_flags(o, field, value, err, err_len);
-	case OPTION_LATER:
-		return *value ? refuse(err, err_len,
-				       "%s: not in this version of sidenote; leave it empty",
-				       o->name)
-			      : 0;
 	default:
 		return parse_text(o, field, value, err, err_len);
 	}
@@ -479,8 +474,6 @@ static void dump_pairs(const struct config_pairs *pairs, const char *prefix, FIL
 void option_dump(const struct option_table *t, const void *c, FILE *f)
 {
 	for (size_t i = 0; i < t->n_rows; i++) {
-		if (t->rows[i].type == OPTION_LATER)
-			continue;
 		fprintf(f, "%s=", t->rows[i].name);
 		print_value(c, &t->rows[i], f);
 		fputc('\n', f);
@@ -537,32 +530,16 @@ static void print_accepted(const struct option_row *o, FILE *f)
 	}
 }
 
-static void print_later(const struct option_table *t, FILE *f)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < t->n_rows; i++)
-		if (t->rows[i].type == OPTION_LATER)
-			fprintf(f, "%s `%s`",
-				n++ ? ","
-				    : "\nKnown, but not in this version, and to be left empty:",
-				t->rows[i].name);
-	fputs(n ? ".\n" : "", f);
-}
-
 void option_print(const struct option_table *t, FILE *f)
 {
 	fputs("| option | default | accepted | meaning |\n|---|---|---|---|\n", f);
 	for (size_t i = 0; i < t->n_rows; i++) {
 		const struct option_row *o = &t->rows[i];
 
-		if (o->type == OPTION_LATER)
-			continue;
 		fprintf(f, "| `%s` | ", o->name);
 		print_default(o, f);
 		fputs(" | ", f);
 		print_accepted(o, f);
 		fprintf(f, " | %s |\n", o->help);
 	}
-	print_later(t, f);
 }

@@ -36,7 +36,6 @@ enum option_type {
 	OPTION_BOOL,   /* bool: true, false */
 	OPTION_ENUM,   /* int: one of the words */
 	OPTION_FLAGS,  /* int: some of the words, separated by commas */
-	OPTION_LATER,  /* known, not in this version: must stay empty */
 };
 
 struct option_word { /* the last of several has no text */
