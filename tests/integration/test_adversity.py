@@ -90,7 +90,9 @@ class KafkaWithReplica(Kafka):
         return self.create_topic(name, partitions, {"min.insync.replicas": 2}, replication=2)
 
 
-class BackPressure(Adversity):
+class HeldUp:
+    """For a RigTest: notifications that cannot be written, while the replica is away."""
+
     @classmethod
     def setUpClass(cls):
         cls.kafka = KafkaWithReplica()
@@ -115,12 +117,18 @@ class BackPressure(Adversity):
                    and set(self.kafka.leaders(topic).values()) == {1}, 30, "the first leads all")
         work.change(8000)
         sidecar.wait_log("SN-JOURNAL-FULL", timeout=60)
-        time.sleep(2)
         return work, sidecar, start
 
     def replica_back(self):
         if not self.kafka.alive(1):
             self.kafka.restart(1)
+
+
+class BackPressure(HeldUp, Adversity):
+    def held_up(self):
+        held = super().held_up()
+        time.sleep(2)
+        return held
 
     def test_a_topic_that_cannot_be_written_to_holds_the_tail_up_and_nobody_else(self):
         work, sidecar, start = self.held_up()

@@ -1,43 +1,12 @@
 """The journal at its limit: the tail waits, and neither a restart nor a round nor a rebuild can lock
 up or lose what is not published."""
 
-from broker import wait_until
 from rig import RigTest
 from sidecar import sidenote
-from test_adversity import KafkaWithReplica
+from test_adversity import HeldUp
 
 
-class FullJournal(RigTest):
-    @classmethod
-    def setUpClass(cls):
-        cls.kafka = KafkaWithReplica()
-        cls.addClassCleanup(cls.kafka.stop)
-        cls.kafka.start()
-
-    def held(self):
-        """A sidecar whose notification topic cannot be written to, with a full journal and more to
-        read: (workload, sidecar, start)."""
-        topic = self.topic(4)
-        work = self.workload(topic, value_bytes=500)
-        work.load(1000)
-        sidecar = self.sidecar(topic, {"journal.max.bytes": "1MiB"})
-        self.kafka.create_unwritable_topic(sidecar.notifications_topic, 4)
-        sidecar.start()
-        sidecar.wait_ready()
-        sidecar.wait_published()
-        start = self.kafka.end_offsets(topic)
-        self.kafka.kill(1)
-        self.addCleanup(self.replica_back)
-        wait_until(lambda: len(self.kafka.leaders(topic)) == 4
-                   and set(self.kafka.leaders(topic).values()) == {1}, 30, "the first leads all")
-        work.change(8000)
-        sidecar.wait_log("SN-JOURNAL-FULL", timeout=60)
-        return work, sidecar, start
-
-    def replica_back(self):
-        if not self.kafka.alive(1):
-            self.kafka.restart(1)
-
+class FullJournal(HeldUp, RigTest):
     def exact(self, work, sidecar, start):
         self.replica_back()
         sidecar.wait_published(timeout=120)
@@ -45,13 +14,13 @@ class FullJournal(RigTest):
         self.assert_snapshot(work, sidecar)
 
     def test_a_restart_with_a_full_journal_publishes_and_catches_up(self):
-        work, sidecar, start = self.held()
+        work, sidecar, start = self.held_up()
         sidecar.kill9()
         sidecar.start()
         self.exact(work, sidecar, start)
 
     def test_a_round_that_is_due_with_a_full_journal_is_done(self):
-        work, sidecar, start = self.held()
+        work, sidecar, start = self.held_up()
         sidecar.kill9()
         sidecar.configure({"reconcile": "always"})
         sidecar.start()
@@ -62,7 +31,7 @@ class FullJournal(RigTest):
         self.exact(work, sidecar, start)
 
     def test_unpublished_changes_survive_a_rebuild(self):
-        work, sidecar, start = self.held()
+        work, sidecar, start = self.held_up()
         done = sidenote("rebuild", "-F", sidecar.config_path, timeout=120)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.exact(work, sidecar, start)
