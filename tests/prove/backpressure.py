@@ -104,23 +104,6 @@ class Reader:
         self._thread.join()
 
 
-class Writer:
-    """Changes the topic until it is told to stop."""
-
-    def __init__(self, work, rate):
-        self._stop = threading.Event()
-        self._work, self._rate = work, rate
-        work.in_background(self._write)
-
-    def _write(self):
-        while not self._stop.is_set():
-            self._work.change(self._rate, rate=self._rate)
-
-    def stop(self):
-        self._stop.set()
-        self._work.wait_background()
-
-
 def outage(kafka, topic, sidecar, seconds, clock):
     """SECONDS without the second replica: (Samples, Reader)."""
     kafka.kill(1)
@@ -153,18 +136,14 @@ def main():
             sidecar.wait_ready()
             sidecar.wait_published()
             start = kafka.end_offsets(topic)
-            writer = Writer(work, rate)
+            writer = common.Writer(work, lambda: work.change(rate, rate=rate))
             clock.done("start")
             samples, reader = outage(kafka, topic, sidecar, seconds, clock)
             writer.stop()
             sidecar.wait_published(timeout=600)
             clock.done("catch_up", f"{len(work.truth)} records")
-            notes = oracle.read_notifications(kafka, sidecar.notifications_topic)
-            verdict = oracle.judge(work.truth, start, notes, name=sidecar.name)
-            clock.done("judge", f"\n{verdict}")
-            diff = oracle.compare_snapshot(oracle.snapshot_of(sidecar.state_dir),
-                                           work.truth.fold())
-            clock.done("compare", f"\n{diff}")
+            verdict, diff = common.judge(kafka, sidecar, work, start)
+            clock.done("judge")
             sidecar.term()
     figures = samples.figures()
     flat = abs(figures["rss_mib_per_minute"]) < 1 and \

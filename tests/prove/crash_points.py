@@ -18,7 +18,6 @@ import sys
 import time
 
 import common  # noqa: I001  (finds the modules of the rig)
-import oracle
 from broker import COMPACT_FAST, COMPACT_NEVER, ROOT, Kafka, wait_until
 from redis_server import RedisServer
 from sidecar import Sidecar, sidenote
@@ -112,13 +111,10 @@ class Group:
 
     def judge(self):
         """(held, figures)"""
-        notes = oracle.read_notifications(self.kafka, self.sidecar.notifications_topic)
-        verdict = oracle.judge(self.work.truth, self.start, notes, name=self.sidecar.name,
-                               unseen=self.unseen)
-        diff = oracle.compare_snapshot(oracle.snapshot_of(self.sidecar.state_dir),
-                                       self.work.truth.fold())
+        verdict, diff = common.judge(self.kafka, self.sidecar, self.work, self.start,
+                                     unseen=self.unseen)
         if not (verdict.clean and diff.clean):
-            print(f"{verdict}\n{diff}\n{self.sidecar.evidence(100)}", file=sys.stderr, flush=True)
+            print(self.sidecar.evidence(100), file=sys.stderr, flush=True)
         return verdict.clean and diff.clean and self.gaps_are_fine(verdict), {
             "notifications": verdict.figures(), "snapshot": diff.figures()}
 

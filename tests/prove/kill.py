@@ -7,11 +7,9 @@ which is made sure of by stopping the process first and asking the broker.
 """
 
 import random
-import threading
 import time
 
 import common  # noqa: I001  (finds the modules of the rig)
-import oracle
 from broker import COMPACT_NEVER, Kafka
 from sidecar import Sidecar
 from workload import Workload
@@ -27,24 +25,6 @@ def stop_within_transaction(kafka, sidecar, rng, timeout=20):
             return True
         sidecar.cont()
     return False
-
-
-class Writer:
-    """Changes the topic until it is told to stop."""
-
-    def __init__(self, work, rate):
-        self._stop = threading.Event()
-        self._work = work
-        self._rate = rate
-        work.in_background(self._write)
-
-    def _write(self):
-        while not self._stop.is_set():
-            self._work.change(self._rate // 2, rate=self._rate)
-
-    def stop(self):
-        self._stop.set()
-        self._work.wait_background()
 
 
 def main():
@@ -64,7 +44,7 @@ def main():
             sidecar.wait_published()
             start = kafka.end_offsets(topic)
             clock.done("start")
-            writer = Writer(work, rate)
+            writer = common.Writer(work, lambda: work.change(rate // 2, rate=rate))
             for n in range(kills):
                 if n % 2:
                     within += stop_within_transaction(kafka, sidecar, rng)
@@ -77,12 +57,8 @@ def main():
             writer.stop()
             sidecar.wait_published(timeout=300)
             clock.done("catch_up")
-            notes = oracle.read_notifications(kafka, sidecar.notifications_topic)
-            verdict = oracle.judge(work.truth, start, notes, name=sidecar.name)
-            clock.done("judge", f"\n{verdict}")
-            diff = oracle.compare_snapshot(oracle.snapshot_of(sidecar.state_dir),
-                                           work.truth.fold())
-            clock.done("compare", f"\n{diff}")
+            verdict, diff = common.judge(kafka, sidecar, work, start)
+            clock.done("judge")
             sidecar.term()
     common.finish("kill", verdict.clean and diff.clean and verdict.gap == 0, seed=seed, kills=kills,
                   within_a_transaction=within, records=len(work.truth),

@@ -12,12 +12,10 @@ Environment: TIMES=3 RATE=300 SEED=1. One line of JSON.
 
 import collections
 import struct
-import sys
 import threading
 import time
 
 import common  # noqa: I001  (finds the modules of the rig)
-import oracle
 from broker import COMPACT_NEVER, Kafka, wait_until
 from kafka_proxy import ADD_OFFSETS, END_TXN, INIT_PRODUCER_ID, PRODUCE, TXN_OFFSET_COMMIT, Proxy
 from sidecar import Sidecar
@@ -126,26 +124,16 @@ def main():
             sidecar.start()
             sidecar.wait_published()
             start = kafka.end_offsets(topic)
-            stopping = threading.Event()
-
-            def write():
-                while not stopping.is_set():
-                    work.change(rate // 2, rate=rate)
-            work.in_background(write)
+            writer = common.Writer(work, lambda: work.change(rate // 2, rate=rate))
             late = Late(kafka, proxy, work, sidecar)
             for kind in HELD:
                 for moment in MOMENTS:
                     for _ in range(times):
                         late.run(kind, moment)
                     clock.done(f"{kind} {moment}")
-            stopping.set()
-            work.wait_background()
+            writer.stop()
             sidecar.wait_published(timeout=120)
-            notes = oracle.read_notifications(kafka, sidecar.notifications_topic)
-            verdict = oracle.judge(work.truth, start, notes, name=sidecar.name)
-            diff = oracle.compare_snapshot(oracle.snapshot_of(sidecar.state_dir),
-                                           work.truth.fold())
-            print(f"{verdict}\n{diff}", file=sys.stderr, flush=True)
+            verdict, diff = common.judge(kafka, sidecar, work, start)
             started_over = sidecar.log_text().count("starting over")
             open_now = len(kafka.open_transactions(sidecar.notifications_topic))
             sidecar.term()

@@ -13,7 +13,7 @@ import time
 import common  # noqa: I001  (finds the modules of the rig)
 import oracle
 from broker import COMPACT_FAST, Kafka
-from kill import Writer, stop_within_transaction
+from kill import stop_within_transaction
 from sidecar import Sidecar
 from workload import Workload
 
@@ -23,7 +23,7 @@ CONFIG = {**COMPACT_FAST, "delete.retention.ms": 24 * 3600 * 1000}
 
 def lose(kafka, work, sidecar, rng, rate):
     """One loss: whether a transaction was open."""
-    writer = Writer(work, rate)
+    writer = common.Writer(work, lambda: work.change(rate // 2, rate=rate))
     time.sleep(rng.uniform(1, 3))
     within = stop_within_transaction(kafka, sidecar, rng)
     sidecar.kill9()
@@ -77,13 +77,10 @@ def main():
             work.change(keys // 10)
             sidecar.wait_published(timeout=300)
             compacted = sum(map(len, work.truth.missing_offsets(kafka).values()))
-            notes = oracle.read_notifications(kafka, sidecar.notifications_topic)
-            verdict = oracle.judge(work.truth, start, notes, name=sidecar.name)
-            gone = vanished(work.truth, start, notes)
-            clock.done("judge", f"\n{verdict}")
-            diff = oracle.compare_snapshot(oracle.snapshot_of(sidecar.state_dir),
-                                           work.truth.fold())
-            clock.done("compare", f"\n{diff}")
+            verdict, diff = common.judge(kafka, sidecar, work, start)
+            gone = vanished(work.truth, start,
+                            oracle.read_notifications(kafka, sidecar.notifications_topic))
+            clock.done("judge")
             errors = sum(" error " in line for line in sidecar.log_text().splitlines())
             sidecar.term()
     held = (verdict.clean and verdict.gap > 0 and verdict.coalesced > 0 and gone == 0

@@ -51,22 +51,19 @@ DECOYS = 10_000
 OBSERVED = 100
 
 
-class Writer:
+class Writer(common.Writer):
     """Changes a topic until it is told to stop, some keys more than others."""
 
     def __init__(self, work, rate, often=()):
-        self._stop = threading.Event()
-        self._work = work
         self._rate = rate
         self._often = often
         self._rng = random.Random(5)
-        work.in_background(self._write)
+        super().__init__(work, self._change_some)
 
-    def _write(self):
-        while not self._stop.is_set():
-            self._work.change(self._rate // 10, rate=self._rate)
-            for _ in range(self._rate // 100 if self._often else 0):
-                self._change_often()
+    def _change_some(self):
+        self._work.change(self._rate // 10, rate=self._rate)
+        for _ in range(self._rate // 100 if self._often else 0):
+            self._change_often()
 
     def _change_often(self):
         key = self._rng.choice(self._often)
@@ -77,8 +74,7 @@ class Writer:
             self._work.put(key, None)
 
     def stop(self):
-        self._stop.set()
-        self._work.wait_background()
+        super().stop()
         self._work.flush()
 
 

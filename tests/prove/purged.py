@@ -26,7 +26,6 @@ import threading
 import time
 
 import common  # noqa: I001  (finds the modules of the rig)
-import oracle
 from broker import COMPACT_FAST, Kafka, die_with_parent
 from sidecar import Sidecar
 from workload import Workload
@@ -223,13 +222,10 @@ class Run:
     def finish(self, wanted, **figures):
         """`wanted`: how many deletes must have been told with cause=reconcile."""
         self.sidecar.wait_published(timeout=300)
-        notes = oracle.read_notifications(self.kafka, self.sidecar.notifications_topic)
-        verdict = oracle.judge(self.work.truth, self.start, notes, name=self.sidecar.name,
-                               unseen=self.unseen)
-        diff = oracle.compare_snapshot(oracle.snapshot_of(self.sidecar.state_dir),
-                                       self.work.truth.fold())
+        verdict, diff = common.judge(self.kafka, self.sidecar, self.work, self.start,
+                                     unseen=self.unseen)
         tally = self.readers.stop()
-        print(f"{self.part}: {verdict}\n{diff}\n{tally}", file=sys.stderr, flush=True)
+        print(f"{self.part}: {tally}", file=sys.stderr, flush=True)
         held = figures.pop("held", True) and verdict.clean and diff.clean and verdict.gap == 0 \
             and tally["fine"] and verdict.reconcile == wanted
         if not held:

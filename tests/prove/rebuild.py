@@ -22,7 +22,6 @@ import tempfile
 import time
 
 import common  # noqa: I001  (finds the modules of the rig)
-import oracle
 from broker import COMPACT_NEVER, Kafka, die_with_parent
 from purged import Keys, LiveWriter, Readers
 from sidecar import Sidecar, clean_environment, program
@@ -86,13 +85,8 @@ class Rebuilt:
         generations = [n for n in os.listdir(self.sidecar.state_dir) if n.startswith("gen-")]
         tally = self.readers.stop()
         seconds = time.monotonic() - self.begin
-        verdict = oracle.judge(self.work.truth, self.start,
-                               oracle.read_notifications(self.kafka,
-                                                         self.sidecar.notifications_topic),
-                               name=self.sidecar.name)
-        diff = oracle.compare_snapshot(oracle.snapshot_of(self.sidecar.state_dir),
-                                       self.work.truth.fold())
-        print(f"{self.part}: {verdict}\n{diff}\n{tally}", file=sys.stderr, flush=True)
+        verdict, diff = common.judge(self.kafka, self.sidecar, self.work, self.start)
+        print(f"{self.part}: {tally}", file=sys.stderr, flush=True)
         held = verdict.clean and diff.clean and verdict.gap == 0 and tally["fine"] \
             and len(generations) == 1
         if not held:

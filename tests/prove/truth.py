@@ -7,7 +7,6 @@ rewrites of the same bytes, and KEYS/1000 keys are changed 20 times in a row.
 """
 
 import common  # noqa: I001  (finds the modules of the rig)
-import oracle
 from broker import COMPACT_NEVER, Kafka
 from sidecar import Sidecar
 from workload import Workload
@@ -42,12 +41,8 @@ def main():
             sidecar.wait_published(timeout=600)
             clock.done("publish")
             rss = sidecar.rss_bytes()
-            notes = oracle.read_notifications(kafka, sidecar.notifications_topic)
-            verdict = oracle.judge(work.truth, start, notes, name=sidecar.name)
-            clock.done("judge", f"\n{verdict}")
-            diff = oracle.compare_snapshot(oracle.snapshot_of(sidecar.state_dir),
-                                           work.truth.fold())
-            clock.done("compare", f"\n{diff}")
+            verdict, diff = common.judge(kafka, sidecar, work, start)
+            clock.done("judge")
             sidecar.term()
     common.finish("truth", verdict.clean and diff.clean and verdict.gap == 0, seed=seed, keys=keys,
                   changes=written, kinds=work.counts, rss_mib=rss >> 20,
