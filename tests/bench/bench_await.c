@@ -22,7 +22,7 @@ static void on_signal(int sig)
 	stop = 1;
 }
 
-enum { LOOK_NS = 2000000, LOOK_COMMITTED_NS = 10000000, GIVE_UP_S = 600, PROBE_NS = 1000000 };
+enum { LOOK_NS = 2000000, LOOK_COMMITTED_NS = 20000000, GIVE_UP_S = 600, PROBE_NS = 1000000 };
 
 static void pause_ns(long ns) { nanosleep(&(struct timespec){ .tv_nsec = ns }, NULL); }
 

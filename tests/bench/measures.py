@@ -1,4 +1,4 @@
-"""The seven measures. Each takes a Bench, adds rows to its table, and says what it does."""
+"""The measures. Each takes a Bench, adds rows to its table, and says what it does."""
 
 import contextlib
 import json
@@ -33,6 +33,7 @@ class Bench:
         self.topic = kafka.create_topic("bench", PARTITIONS, broker.COMPACT_NEVER)
         self.notifications = self.new_topic("bench.changes")
         self.sidecar = None
+        self.peers = None  # Kafka Streams, unless it was not asked for
 
     def new_topic(self, name):
         return self.kafka.create_topic(name, PARTITIONS)
@@ -76,6 +77,8 @@ class Bench:
     def close(self):
         if self.sidecar:
             self.sidecar.close()
+        if self.peers:
+            self.peers.close()
 
 
 def say(text):
@@ -109,19 +112,31 @@ def _fill_once(bench, n):
 def fill(bench):
     say(f"first fill: {bench.size.keys:,} keys, {bench.size.rounds} rounds after one for warmth")
     keys = bench.size.keys
-    pairs = []
+    pairs, peers = [], []
     for n in range(-1, bench.size.rounds):
-        ours, bare = in_turn(n, lambda n=n: _fill_once(bench, n), lambda: bench.read(bench.topic))
+        steps = [lambda n=n: _fill_once(bench, n), lambda: bench.read(bench.topic)]
+        if bench.peers and n >= 0:
+            steps.append(lambda n=n: bench.peers.fill_once(n))
+        ours, bare, *peer = in_turn(n, *steps)
         assert bare["records"] == keys, bare
         if n >= 0:
             pairs.append((ours, bare))
+            peers += peer
     add = bench.table.add
-    add("first fill", "start of the process to ready", "records/s",
-        [keys / o["seconds"] for o, _ in pairs], "bare consumer",
-        [keys / b["seconds"] for _, b in pairs])
+    rates = [keys / o["seconds"] for o, _ in pairs]
+    add("first fill", "start of the process to ready", "records/s", rates, "bare consumer",
+        [keys / b["seconds"] for _, b in pairs], ">= 0.9")
+    if peers:
+        for which, text, goal in (
+                ("first", "Kafka Streams, first start", ">= 13" if keys < 3_000_000 else ">= 24"),
+                ("global", "GlobalKTable", ">= 6"),
+                ("restored", "Kafka Streams, its state wiped", "")):
+            add("first fill", "the same", "records/s", rates, text,
+                [keys / p[which] for p in peers], goal)
     add("first fill", "processor time", "us/record", [o["cpu_s"] * 1e6 / keys for o, _ in pairs],
         "bare consumer", [b["cpu_s"] * 1e6 / keys for _, b in pairs])
-    add("first fill", "largest anonymous memory", "MiB", [o["peak"] for o, _ in pairs])
+    add("first fill", "largest anonymous memory", "MiB", [o["peak"] for o, _ in pairs],
+        "Kafka Streams" if peers else "", [p["peak"] for p in peers])
     add("first fill", "data file", "MiB", [o["file_mib"] for o, _ in pairs])
 
 
@@ -161,19 +176,28 @@ def _changes_round(bench, n, note_bytes, contenders_first):
         bare = bench.run("bench_read", bench.kafka.bootstrap, bench.topic, 0, *span)
         return bare, _loop(bench, f"loop{n}", span, note_bytes) if note_bytes else None
 
+    def peer():
+        return bench.peers.resume(ends) if bench.peers else None
+
     begin = time.monotonic()
     if contenders_first:
         bare, loop = contenders()
+        contenders_s = time.monotonic() - begin
         ours = _publish_stopped(bench, ends)
+        theirs = peer()
     else:
         ours = _publish_stopped(bench, ends)
+        theirs = peer()
+        begin = time.monotonic()
         bare, loop = contenders()
+        contenders_s = time.monotonic() - begin
     notes = bench.read(bench.notifications, notes_since)
     if notes["records"] != bench.size.changes:
         raise AssertionError(f"{notes['records']} notifications of {bench.size.changes} changes")
-    return {"ours": ours, "bare": bare, "loop": loop,
-            "note_bytes": notes["value_bytes"] // notes["records"],
-            "contenders_s": time.monotonic() - begin - ours["seconds"]}
+    if theirs and theirs["pairs"] != bench.size.changes:
+        raise AssertionError(f"{theirs['pairs']} of the peer's {bench.size.changes} changes")
+    return {"ours": ours, "bare": bare, "loop": loop, "peer": theirs,
+            "note_bytes": notes["value_bytes"] // notes["records"], "contenders_s": contenders_s}
 
 
 def changes(bench):
@@ -181,6 +205,8 @@ def changes(bench):
     say(f"changes: {n_changes:,} updates of {bench.size.keys:,} keys, {bench.size.rounds} rounds "
         "after one for warmth")
     bench.main_sidecar()
+    if bench.peers:
+        bench.peers.main_peer()
     bench.new_topic("bench.loop")
     rounds = []
     note_bytes = 0
@@ -201,10 +227,15 @@ def changes(bench):
     add("changes", "applied and notified exactly once", "changes/s", rates("ours"),
         "bare consumer", rates("bare"))
     add("changes", "the same", "changes/s", rates("ours"), "stateless transaction loop",
-        rates("loop"))
+        rates("loop"), ">= 0.8")
+    if bench.peers:
+        add("changes", "the same", "changes/s", rates("ours"), "Kafka Streams", rates("peer"),
+            ">= 5")
+        add("changes", "processor time", "us/change", cpus("ours"), "Kafka Streams", cpus("peer"))
     add("changes", "processor time", "us/change", cpus("ours"), "stateless transaction loop",
         cpus("loop"))
-    add("changes", "largest anonymous memory", "MiB", [r["ours"]["peak"] for r in rounds])
+    add("changes", "largest anonymous memory", "MiB", [r["ours"]["peak"] for r in rounds],
+        *(("Kafka Streams", [r["peer"]["peak"] for r in rounds]) if bench.peers else ()))
 
 
 # ---------------------------------------------------------------- 3. get
