@@ -118,6 +118,11 @@ $B/sidenote: $(MAIN_OBJ) $(MOD_OBJ) $(TSAN_OBJ) $(FAULT_OBJ) $B/libsharedstate.a
 # Before libc, so that calls can be made to fail, or watched: see tests/faults/interpose.h.
 INTERPOSED := $(addprefix $B/tests/faults/,interpose.o small.o disk.o)
 $B/tests/test_nth_failure $B/tests/test_power_cut: $(INTERPOSED)
+# Preloaded by tests whose program's wall clock jumps.
+CLOCK := $B/tests/clock.so
+$(CLOCK): $B/tests/faults/clock.o
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $^
 # One program per tests/test_*.c, linked with all there is except main().
 $B/tests/%: $B/tests/%.o $(MOD_OBJ) $(TSAN_OBJ) $(FAULT_OBJ) $B/libsharedstate.a
 	$(call say,LD)
@@ -206,7 +211,7 @@ plants: $(SIM)
 lint: $B/sidenote $(if $(SAN)$(FAULTS),,$(SO) $(SIM))
 	@failed=; for t in tests/lint/*; do $$t || failed="$$failed $${t##*/}"; done; \
 	if [ "$$failed" ]; then echo "lint: FAILED:$$failed"; exit 1; fi; echo "lint: all passed"
-integration: all
+integration: all $(CLOCK)
 	@$(PYTHON) tests/integration/run.py --jobs $(JOBS)
 prove: all
 	@$(AGAIN) FAULTS=1 build-faults/sidenote
@@ -277,4 +282,4 @@ distclean: clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(patsubst %.o,%.d,$(LIB_OBJ) $(MAIN_OBJ) $(MOD_OBJ) $(TESTS:=.o) $(FUZZERS:=.o) $(TSAN_OBJ) \
-	$(SIM_OBJ) $(INTERPOSED))
+	$(SIM_OBJ) $(INTERPOSED) $B/tests/faults/clock.o)

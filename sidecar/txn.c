@@ -3,6 +3,7 @@
 #include "log.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -10,6 +11,9 @@ enum {
 	COMMIT_BUDGET_MS = 60000, /* then the outcome is unclear */
 	METADATA_MS = 5000,
 	FULL_MS = 10,
+	STEP_BACK_MS = 3600 * 1000, /* brokers refuse what is more than an hour ahead of them */
+	STEP_BACK_MOST_MS = 48 * STEP_BACK_MS,
+	JUMP_MS = 60 * 1000,
 };
 
 static void call_begin(struct txn *t) { atomic_store(&t->call_began_ms, kafka_now_ms()); }
@@ -44,6 +48,8 @@ static enum txn_verdict verdict_of(const rd_kafka_error_t *e)
 	case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
 	case RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
 		return TXN_DENIED;
+	case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP: /* its sequence numbers are not taken any more */
+		return TXN_REOPEN;
 	default:
 		break;
 	}
@@ -51,6 +57,38 @@ static enum txn_verdict verdict_of(const rd_kafka_error_t *e)
 		return TXN_REOPEN;
 	return rd_kafka_error_txn_requires_abort(e) || rd_kafka_error_is_retriable(e) ? TXN_RETRY
 										      : TXN_REOPEN;
+}
+
+/* ---- the time of a message ---- */
+
+/* How far this host's wall clock is ahead of the one that nobody can set. */
+static int64_t wall_ahead_ms(void) { return kafka_wall_ms() - kafka_now_ms(); }
+
+/*
+ * The broker does not take our clock's time.  Nothing else depends on that clock, so an earlier
+ * time is better than no message until somebody sets it.  Too early may be refused, too: then
+ * from the front again.
+ */
+static void step_back(struct txn *t)
+{
+	t->back_ms = t->back_ms < STEP_BACK_MOST_MS ? t->back_ms + STEP_BACK_MS : 0;
+	t->back_at_ms = wall_ahead_ms();
+	log_warn("SN-CLOCK",
+		 "%s: the broker refuses the time of this host's clock (%s); messages are stamped "
+		 "%d h earlier",
+		 t->who, t->why, (int)(t->back_ms / STEP_BACK_MS));
+}
+
+/* In ms since 1970; 0: librdkafka's choice, which is the wall clock. */
+static int64_t time_of_message(struct txn *t)
+{
+	if (!t->back_ms)
+		return 0;
+	if (llabs(wall_ahead_ms() - t->back_at_ms) > JUMP_MS) { /* somebody has set it */
+		t->back_ms = 0;
+		return 0;
+	}
+	return kafka_wall_ms() - t->back_ms;
 }
 
 static enum txn_verdict take_error(struct txn *t, rd_kafka_error_t *e, const char *where)
@@ -66,6 +104,8 @@ static enum txn_verdict take_error(struct txn *t, rd_kafka_error_t *e, const cha
 		/* TxnOffsetCommit is about the source, all other requests about the target */
 		t->denied_offsets = strstr(t->why, "commit offsets") != NULL;
 	}
+	if (t->code == RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP)
+		step_back(t);
 	rd_kafka_error_destroy(e);
 	return v;
 }
@@ -181,7 +221,8 @@ static enum txn_verdict produce(struct txn *t, rd_kafka_topic_t *topic, int32_t 
 			t->rk, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_PARTITION(partition),
 			RD_KAFKA_V_KEY(key, key_len), RD_KAFKA_V_VALUE((void *)value, value_len),
 			RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-			RD_KAFKA_V_END)) == RD_KAFKA_RESP_ERR__QUEUE_FULL &&
+			RD_KAFKA_V_TIMESTAMP(time_of_message(t)), RD_KAFKA_V_END)) ==
+		       RD_KAFKA_RESP_ERR__QUEUE_FULL &&
 	       !t->stopping(t->opaque))
 		rd_kafka_poll(t->rk, FULL_MS);
 	if (!e)

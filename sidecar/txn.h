@@ -57,6 +57,8 @@ struct txn {
 	rd_kafka_resp_err_t denied; /* of the last that was a right's ... */
 	bool denied_offsets;        /* ... which one to commit offsets lacked */
 	atomic_llong call_began_ms;
+	int64_t back_ms;    /* how much earlier than it is messages are stamped ... */
+	int64_t back_at_ms; /* ... since the wall clock was so far ahead of the steady one */
 };
 
 /** Make the producer and init it.  Whatever comes out, txn_close() has to follow. */

@@ -3,7 +3,7 @@
  *
  * librdkafka makes and synchronises its threads with glibc's C11 functions,
  * which ThreadSanitizer does not know: it would crash in a thread that it has
- * not seen begin, and see races where a mutex was held.  glibc's types are the
+ * not seen begin, and see races where a mutex was held (cnd_timedwait() is in steady.c).  glibc's types are the
  * POSIX ones in disguise, so each call is passed on.  Linked into the programs of
  * SAN=thread only.
  */
@@ -103,9 +103,5 @@ int cnd_broadcast(cnd_t *c) { return result(pthread_cond_broadcast((pthread_cond
 int cnd_wait(cnd_t *c, mtx_t *m)
 {
 	return result(pthread_cond_wait((pthread_cond_t *)c, (pthread_mutex_t *)m));
-}
-int cnd_timedwait(cnd_t *c, mtx_t *m, const struct timespec *until)
-{
-	return result(pthread_cond_timedwait((pthread_cond_t *)c, (pthread_mutex_t *)m, until));
 }
 void cnd_destroy(cnd_t *c) { pthread_cond_destroy((pthread_cond_t *)c); }

@@ -106,7 +106,7 @@ class Sidecar:
 
     # ------------------------------------------------------------ life
 
-    def start(self, fault=None):
+    def start(self, fault=None, environment=None):
         """`fault`: what tests/faults/fault.c understands, in a build that has it."""
         if self.alive():
             raise RuntimeError("it runs already")
@@ -115,7 +115,8 @@ class Sidecar:
             self.process = subprocess.Popen(
                 [program(), "run", "-F", self.config_path], stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, preexec_fn=die_with_parent,
-                env={**clean_environment(), **({"FAULT": fault} if fault else {})})
+                env={**clean_environment(), **(environment or {}),
+                     **({"FAULT": fault} if fault else {})})
         return self
 
     def alive(self):

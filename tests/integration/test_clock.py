@@ -1,0 +1,128 @@
+"""The wall clock of the sidecar's host jumps an hour and more, forward and back: that changes
+timestamps and nothing else.
+
+The machine's clock stays: tests/faults/clock.c is preloaded into the sidecar alone."""
+
+import contextlib
+import mmap
+import os
+import random
+import struct
+import tempfile
+import threading
+import unittest
+
+import oracle
+from broker import COMPACT_NEVER, ROOT, wait_until
+from rig import RigTest
+
+HOUR_S = 3600 + 600
+LIBRARY = os.path.join(ROOT, os.environ.get("BUILD", "build"), "tests", "clock.so")
+
+
+class Clock:
+    """The wall clock of the processes that get its environment."""
+
+    def __init__(self):
+        self._file = tempfile.NamedTemporaryFile(prefix="sidenote-clock.")
+        self._file.write(bytes(8))
+        self._file.flush()
+        self._map = mmap.mmap(self._file.fileno(), 8)
+        self.environment = {"LD_PRELOAD": LIBRARY, "CLOCK_JUMP": self._file.name}
+
+    def set(self, ahead_s):
+        self._map[:] = struct.pack("=q", ahead_s)
+
+    @contextlib.contextmanager
+    def mad(self):
+        """It jumps twenty times a second, and is right again afterwards."""
+        over = threading.Event()
+
+        def jump():
+            rng = random.Random(1)
+            while not over.wait(0.05):
+                self.set(rng.choice((-HOUR_S, 0, HOUR_S)))
+        thread = threading.Thread(target=jump)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.set(0)
+
+    def close(self):
+        self._map.close()
+        self._file.close()
+
+
+# A jump of more than half an hour makes a round due.
+ROUNDS = {**COMPACT_NEVER, "delete.retention.ms": str(HOUR_S * 1000)}
+
+
+class Jumps(RigTest):
+    def setUp(self):
+        super().setUp()
+        self.clock = Clock()
+        self.addCleanup(self.clock.close)
+
+    def start(self, sidecar):
+        return sidecar.start(environment=self.clock.environment)
+
+    def assert_all(self, work, start, *sidecars):
+        """Everything told once, nothing of it as a gap or a delete that nobody wrote."""
+        sidecars[0].wait_published()
+        verdict = self.assert_clean(work, start, sidecars[0])
+        self.assertEqual((verdict.gap, verdict.reconcile), (0, 0))
+        fold = work.truth.fold()
+        for sidecar in sidecars:
+            wait_until(lambda s=sidecar: oracle.compare_snapshot(
+                oracle.snapshot_of(s.state_dir), fold).clean, 20, "equal")
+
+    @staticmethod
+    def leaders(*sidecars):
+        return sum(s.log_text().count(" info leading ") for s in sidecars)
+
+    def test_leader_and_standby_notice_nothing(self):
+        topic = self.topic()
+        work = self.workload(topic)
+        work.load(500)
+        name = self.unique("pipe")
+        pair = [self.sidecar(topic, name=name) for _ in range(2)]
+        for sidecar in pair:
+            self.start(sidecar).wait_ready()
+        pair[0].wait_published()
+        wait_until(lambda: any("standby: another" in s.log_text() for s in pair), 30, "both in it")
+        led, start = self.leaders(*pair), self.kafka.end_offsets(topic)
+        for ahead in (HOUR_S, 0, -HOUR_S, 0):
+            work.in_background(work.change, 300, rate=600)
+            self.clock.set(ahead)
+            work.wait_background()
+            pair[0].wait_published()
+        self.assert_all(work, start, *pair)
+        self.assertEqual(self.leaders(*pair), led)
+        self.assertIn("SN-CLOCK", "".join(s.log_text() for s in pair))
+
+    def test_a_fill_and_restarts_under_a_clock_that_goes_mad(self):
+        topic = self.topic(config=ROUNDS)
+        work = self.workload(topic)
+        work.load(20_000)
+        sidecar = self.sidecar(topic)
+        with self.clock.mad():
+            self.start(sidecar).wait_ready()
+        sidecar.wait_published()
+        start = self.kafka.end_offsets(topic)
+        for ahead in (HOUR_S, -HOUR_S):
+            work.change(200)
+            sidecar.term()
+            self.clock.set(ahead)
+            work.change(200)
+            self.start(sidecar).wait_published()
+        self.assertIn("round: done, 0 keys were gone", sidecar.log_text())
+        with self.clock.mad():
+            work.change(400, rate=400)
+        self.assert_all(work, start, sidecar)
+
+
+if __name__ == "__main__":
+    unittest.main()
