@@ -13,7 +13,7 @@
 enum {
 	CHECKSUM_AT = 24,        /* in a record: the bytes before it are covered */
 	CHANGE_CHECKSUM_AT = 16, /* in a change, likewise */
-	KNOWN_FLAGS = RECORD_KEY | RECORD_HEADERS | RECORD_TOMBSTONE,
+	KNOWN_FLAGS = RECORD_KEY | RECORD_HEADERS | RECORD_TOMBSTONE | RECORD_OMITTED,
 	SHA256_BYTES = 32,
 	SHORT_BYTES = 512, /* up to here one copy is cheaper than XXH3's streaming state */
 };
@@ -55,6 +55,12 @@ size_t record_stored_key(uint8_t out[KEY_STORED_MAX], const void *key, size_t ke
 			NULL))
 		return 0;
 	return KEY_STORED_MAX;
+}
+
+bool record_omit(uint8_t out[RECORD_OMITTED_BYTES], const void *value, size_t len)
+{
+	put_le64(out, len);
+	return EVP_Digest(len ? value : "", len, out + 8, NULL, EVP_sha256(), NULL);
 }
 
 /* ---- records ---- */
@@ -168,6 +174,8 @@ int record_decode(struct record *r, const void *bytes, size_t len, const void *s
 	if (has_headers(&d) && !take_counted(&rest, &d.headers, &d.headers_len))
 		return -EBADMSG;
 	if (is_tombstone(&d) && rest.len)
+		return -EBADMSG;
+	if (d.flags & RECORD_OMITTED && (is_tombstone(&d) || rest.len != RECORD_OMITTED_BYTES))
 		return -EBADMSG;
 	if (!is_tombstone(&d)) {
 		d.value = rest.p;

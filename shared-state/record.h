@@ -35,7 +35,9 @@ enum {
 enum record_flag {
 	RECORD_KEY = 1,       /* the whole key is in the record: its stored key is a digest */
 	RECORD_HEADERS = 2,   /* source headers are in the record */
-	RECORD_TOMBSTONE = 4, /* no value; only ever in the journal */
+	RECORD_TOMBSTONE = 4, /* no value; never in `records` */
+	/* instead of the value its length, u64, and its SHA-256; only ever in `waiting` */
+	RECORD_OMITTED = 8,
 };
 
 /* A record, decoded.  value == NULL with RECORD_TOMBSTONE only. */
@@ -57,6 +59,10 @@ struct record {
  * memory for the digest, which no database function accepts as a key.
  */
 size_t record_stored_key(uint8_t out[KEY_STORED_MAX], const void *key, size_t key_len);
+
+enum { RECORD_OMITTED_BYTES = 40 };
+/** What stands instead of a value; false: no memory for the digest. */
+bool record_omit(uint8_t out[RECORD_OMITTED_BYTES], const void *value, size_t len);
 
 /** Whether a key of this length needs RECORD_KEY. */
 static inline bool record_key_is_digest(size_t key_len)

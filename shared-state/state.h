@@ -170,14 +170,26 @@ int state_trim(struct state_txn *t, int32_t p, struct state_partition *row, int6
 
 /**
  * Keep a superseded pair until its old record is known to be gone: `c` is the
- * change that superseded it (partition, offset, op, key, before.offset), `before`
- * the old record, `after` the head of the new one, without its value.  Only
- * where the options asked for it.
+ * change that superseded it (partition, offset, op, key), `before` the old record,
+ * which may be a tombstone, `after` the head of the new one, without its value.
+ * Only where the options asked for it.
  */
 int state_wait(struct state_txn *t, const struct change *c, const void *before, size_t before_len,
 	       const void *after, size_t after_len);
 /** Delete up to `max` pairs of partition p below offset `below`; how many, or < 0. */
 int state_waiting_trim(struct state_txn *t, int32_t p, int64_t below, int max);
+/**
+ * The tombstone that is the latest record of a key, encoded as a record is: what
+ * comes after it in the log supersedes it.  Only where the options asked for
+ * pairs.  Get: 0 or -ENOENT, valid until the next put or del.  Del: likewise.
+ */
+int state_tombstone(struct state_txn *t, const void *skey, size_t skey_len, const void **rec,
+		    size_t *rec_len);
+int state_tombstone_put(struct state_txn *t, const void *skey, size_t skey_len, const void *rec,
+			size_t rec_len);
+int state_tombstone_del(struct state_txn *t, const void *skey, size_t skey_len);
+/** Forget up to `max` tombstones of partition p, the oldest first; how many, or < 0. */
+int state_tombstones_trim(struct state_txn *t, int32_t p, int max);
 /** Whether superseded pairs are to be kept. */
 bool state_waits(const struct state *st);
 
@@ -225,6 +237,8 @@ int state_view_waiting_next(struct state_view *v, struct change *c);
 struct state_pair {
 	int64_t old_offset, offset; /* of the record, and of the one that superseded it */
 	size_t bytes;
+	bool tombstone; /* the old record is one, which may also go by age */
+	bool omitted;   /* there was no room for its value */
 };
 int state_view_pair(struct state_view *v, int32_t p, int64_t offset, struct state_pair *pair);
 int state_view_pair_next(struct state_view *v, struct state_pair *pair);
@@ -251,6 +265,7 @@ struct state_stat {
 	uint64_t records, journal_entries;
 	uint64_t records_bytes, journal_bytes; /* pages in use, in bytes */
 	uint64_t waiting_pairs, waiting_bytes;
+	uint64_t tombstones, tombstones_bytes; /* those that nothing has superseded */
 	uint64_t file_bytes;
 	uint64_t txnid;
 };

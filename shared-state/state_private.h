@@ -17,7 +17,8 @@ struct state {
 	char generation[GENERATION_NAME_BYTES];
 	MDB_env *env;
 	MDB_dbi records, journal, meta;
-	MDB_dbi waiting, superseded; /* valid while `has_waiting`: see waiting.c */
+	MDB_dbi waiting, superseded;    /* valid while `has_waiting`: see waiting.c */
+	MDB_dbi tombstones, forgetting; /* likewise */
 	size_t page_bytes;
 	struct lease lease; /* none while filling: nobody reads it yet */
 	int64_t lease_ms;
@@ -51,7 +52,8 @@ struct state_txn {
 	MDB_txn *txn;
 	MDB_cursor *records, *journal;
 	MDB_cursor *waiting, *superseded; /* NULL until used */
-	bool made_waiting;                /* its databases come with this commit */
+	MDB_cursor *tombstones, *forgetting;
+	bool made_waiting; /* its databases come with this commit */
 	/* the key that `records` stands on, so that a put or del need not search again */
 	bool found;
 	size_t skey_len;
@@ -83,8 +85,10 @@ int waiting_begin(struct state_txn *t);
 void waiting_committed(struct state *st, bool made);
 /** Open what is there in a transaction that keeps its handles. */
 int waiting_load(struct state *st, MDB_txn *t);
-/** The handles of both databases; `flags`: 0 or MDB_CREATE.  Codes of LMDB. */
+/** The handles of its databases; `flags`: 0 or MDB_CREATE.  Codes of LMDB. */
 int waiting_open(struct state *st, MDB_txn *t, unsigned flags);
+/** The i-th of them, NULL behind the last. */
+MDB_dbi *waiting_dbi(struct state *st, int i);
 /** Room for one entry in st->buf. */
 int state_reserve(struct state *st, size_t len);
 /** What a failed write means: see batch.c. */

@@ -86,14 +86,14 @@ static int make_waiting(struct state *to, struct state *from)
 
 static int copy_waiting(struct state *to, struct state *from)
 {
-	struct copy waiting = { .from_dbi = from->waiting,
-				.to_dbi = to->waiting,
-				.flags = MDB_APPEND };
-	struct copy superseded = { .from_dbi = from->superseded,
-				   .to_dbi = to->superseded,
-				   .flags = MDB_APPEND };
-	int rc = copy_all(to, from, &waiting);
-	return rc ? rc : copy_all(to, from, &superseded);
+	int rc = 0;
+	for (int i = 0; waiting_dbi(from, i) && !rc; i++) {
+		struct copy c = { .from_dbi = *waiting_dbi(from, i),
+				  .to_dbi = *waiting_dbi(to, i),
+				  .flags = MDB_APPEND };
+		rc = copy_all(to, from, &c);
+	}
+	return rc;
 }
 
 /*

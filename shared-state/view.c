@@ -174,6 +174,18 @@ static int database_stat(struct state_view *v, MDB_dbi dbi, uint64_t *entries, u
 	return 0;
 }
 
+static int tombstones_stat(struct state_view *v, struct state_stat *s)
+{
+	uint64_t index, index_bytes;
+	int rc = database_stat(v, v->st->tombstones, &s->tombstones, &s->tombstones_bytes);
+
+	if (!rc)
+		rc = database_stat(v, v->st->forgetting, &index, &index_bytes);
+	if (!rc)
+		s->tombstones_bytes += index_bytes;
+	return rc;
+}
+
 int state_stat(struct state *st, struct state_stat *out)
 {
 	struct state_view *v;
@@ -189,6 +201,8 @@ int state_stat(struct state *st, struct state_stat *out)
 		rc = database_stat(v, st->journal, &s.journal_entries, &s.journal_bytes);
 	if (!rc && v->has_waiting)
 		rc = database_stat(v, st->waiting, &s.waiting_pairs, &s.waiting_bytes);
+	if (!rc && v->has_waiting)
+		rc = tombstones_stat(v, &s);
 	state_view_end(v);
 	if (!rc)
 		rc = code_from_mdb(mdb_env_get_fd(st->env, &fd));

@@ -16,7 +16,8 @@ struct bytes {
 struct done {
 	enum change_op op;
 	struct bytes before, after;
-	int64_t old_offset; /* of `before`, in the same partition; -1: none */
+	struct bytes
+		superseded; /* the record before it in the log, a tombstone too; p NULL: none */
 };
 
 struct sweep {
@@ -95,6 +96,10 @@ struct current {
 	struct bytes bytes; /* p NULL: absent */
 	struct record rec;
 	bool touched;
+	/* the latest record, where that is a tombstone; kept only where pairs are */
+	struct bytes tombstone; /* p NULL: none is known */
+	int32_t tombstone_partition;
+	bool tombstone_touched, tombstone_stored;
 };
 
 /* 1: the record takes part as *op; 0: it changes nothing; < 0. */
@@ -124,6 +129,31 @@ static int judge(struct sweep *s, const struct batch_record *r, const struct cur
 	return 1;
 }
 
+/* The tombstone without its headers: what is told of it is where it stood. */
+static int encode_tombstone(struct sweep *s, const struct batch_record *r, struct bytes *out)
+{
+	struct record rec = r->rec;
+
+	rec.flags = (uint8_t)(rec.flags & ~RECORD_HEADERS);
+	rec.headers_len = 0;
+	return encode(s, &rec, r, out);
+}
+
+/* Which record of the log this one supersedes, and whether it is a tombstone itself. */
+static int supersede(struct sweep *s, const struct batch_record *r, struct done *d,
+		     struct current *cur)
+{
+	/* what moved from another partition is superseded in no log */
+	if (cur->bytes.p && cur->rec.partition == r->rec.partition)
+		d->superseded = cur->bytes;
+	else if (!cur->bytes.p && cur->tombstone.p && cur->tombstone_partition == r->rec.partition)
+		d->superseded = cur->tombstone;
+	cur->tombstone_touched |= cur->tombstone.p || r->rec.flags & RECORD_TOMBSTONE;
+	cur->tombstone = (struct bytes){ 0 };
+	cur->tombstone_partition = r->rec.partition;
+	return r->rec.flags & RECORD_TOMBSTONE ? encode_tombstone(s, r, &cur->tombstone) : 0;
+}
+
 static int step(struct sweep *s, const struct batch_record *r, struct done *d, struct current *cur)
 {
 	struct bytes stored = { 0 };
@@ -131,21 +161,44 @@ static int step(struct sweep *s, const struct batch_record *r, struct done *d, s
 	enum change_op op;
 	int rc = judge(s, r, cur, &op);
 
+	/* a tombstone that changes nothing stands in the log all the same */
+	if (s->o->waiting && (rc > 0 || (!rc && !cur->bytes.p))) {
+		int failed = supersede(s, r, d, cur);
+		if (failed)
+			return failed;
+	}
 	if (rc <= 0)
 		return rc;
 	if (!tombstone && (rc = encode(s, &r->rec, r, &stored)))
 		return rc;
 	d->op = op;
 	d->before = cur->bytes;
-	/* what moved from another partition is superseded in no log */
-	d->old_offset =
-		cur->bytes.p && cur->rec.partition == r->rec.partition ? cur->rec.offset : -1;
 	if (s->o->journal && (rc = encode_after(s, r, &stored, &d->after)))
 		return rc;
 	count(s->n, op);
 	cur->bytes = stored;
 	cur->rec = r->rec;
 	cur->touched = true;
+	return 0;
+}
+
+static int load_tombstone(struct sweep *s, const struct batch_record *r, struct current *cur)
+{
+	struct record old;
+	const void *rec;
+	size_t len;
+	int rc = s->o->waiting ? state_tombstone(s->t, r->skey, r->skey_len, &rec, &len) : -ENOENT;
+
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	cur->tombstone = (struct bytes){ arena_copy(&s->b->arena, rec, len), len };
+	if (!cur->tombstone.p)
+		return -ENOMEM;
+	rc = record_decode(&old, cur->tombstone.p, len, r->skey, r->skey_len);
+	if (rc)
+		return complain(s, r, rc, "has a tombstone that fails its checksum", 0, 0);
+	cur->tombstone_partition = old.partition;
+	cur->tombstone_stored = true;
 	return 0;
 }
 
@@ -157,7 +210,7 @@ static int load(struct sweep *s, const struct batch_record *r, struct current *c
 
 	*cur = (struct current){ 0 };
 	if (rc == -ENOENT)
-		return 0;
+		return load_tombstone(s, r, cur);
 	if (rc)
 		return rc;
 	/* the next write may reuse the page that `rec` points into */
@@ -169,6 +222,14 @@ static int load(struct sweep *s, const struct batch_record *r, struct current *c
 	if (rc)
 		return complain(s, r, rc, "has a stored record that fails its checksum", 0, 0);
 	return 0;
+}
+
+static int store_tombstone(struct sweep *s, const struct batch_record *r, const struct current *cur)
+{
+	if (cur->tombstone.p)
+		return state_tombstone_put(s->t, r->skey, r->skey_len, cur->tombstone.p,
+					   cur->tombstone.len);
+	return cur->tombstone_stored ? state_tombstone_del(s->t, r->skey, r->skey_len) : 0;
 }
 
 /* All records of one key, v[order[0..n)]: load, step through, store the outcome once. */
@@ -184,6 +245,8 @@ static int sweep_key(struct sweep *s, const uint32_t *order, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if ((rc = step(s, &s->b->v[order[i]], &s->done[order[i]], &cur)))
 			return rc;
+	if (cur.tombstone_touched && (rc = store_tombstone(s, first, &cur)))
+		return rc;
 	if (!cur.touched)
 		return 0;
 	if (cur.bytes.p)
@@ -210,8 +273,8 @@ static int wait_for(struct sweep *s, const struct batch_record *r, const struct 
 	rc = encode(s, &head, r, &after);
 	if (rc)
 		return rc;
-	c->before.offset = d->old_offset;
-	return state_wait(s->t, c, d->before.p, d->before.len, after.p, after.len);
+	c->op = r->rec.flags & RECORD_TOMBSTONE ? CHANGE_DELETE : CHANGE_UPDATE;
+	return state_wait(s->t, c, d->superseded.p, d->superseded.len, after.p, after.len);
 }
 
 static int journal_all(struct sweep *s)
@@ -221,7 +284,7 @@ static int journal_all(struct sweep *s)
 	for (size_t i = 0; i < s->b->n && !rc; i++) {
 		const struct batch_record *r = &s->b->v[i];
 		const struct done *d = &s->done[i];
-		if (!d->op)
+		if (!d->op && !d->superseded.p)
 			continue;
 		struct change c = { .partition = r->rec.partition,
 				    .offset = r->rec.offset,
@@ -230,10 +293,10 @@ static int journal_all(struct sweep *s)
 				    .cause = CAUSE_LOG,
 				    .key = r->key,
 				    .key_len = r->key_len };
-		if (s->o->journal)
+		if (s->o->journal && d->op)
 			rc = state_journal(s->t, &c, d->before.p, d->before.len, d->after.p,
 					   d->after.len);
-		if (!rc && s->o->waiting && d->old_offset >= 0)
+		if (!rc && d->superseded.p)
 			rc = wait_for(s, r, d, &c);
 	}
 	return rc;

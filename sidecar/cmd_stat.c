@@ -24,6 +24,7 @@ struct facts {
 	char name[TEXT_BYTES], topic[TEXT_BYTES], cluster_id[TEXT_BYTES], uuid[TEXT_BYTES],
 		role[TEXT_BYTES];
 	int64_t waiting_pairs, waiting_bytes; /* for compaction; -1: not kept */
+	int64_t waiting_tombstones, probes;
 	struct partition {
 		bool known;
 		struct sstate_partition row;
@@ -74,7 +75,8 @@ static void ask_waiting(struct sstate *s, struct facts *f)
 {
 	char text[TEXT_BYTES] = "";
 	if (ask_text(s, "waiting", text) ||
-	    sscanf(text, "%" SCNd64 " %" SCNd64, &f->waiting_pairs, &f->waiting_bytes) != 2)
+	    sscanf(text, "%" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64, &f->waiting_pairs,
+		   &f->waiting_bytes, &f->waiting_tombstones, &f->probes) < 2)
 		f->waiting_pairs = f->waiting_bytes = -1;
 }
 
@@ -154,8 +156,9 @@ static void tell_json(const struct facts *f)
 	       ",\"journal\":{\"entries\":%" PRIu64 ",\"bytes\":%" PRIu64 "},",
 	       st->keys, st->bytes, st->file_bytes, st->journal_entries, st->journal_bytes);
 	if (f->waiting_pairs >= 0)
-		printf("\"waiting\":{\"pairs\":%" PRId64 ",\"bytes\":%" PRId64 "},",
-		       f->waiting_pairs, f->waiting_bytes);
+		printf("\"waiting\":{\"pairs\":%" PRId64 ",\"bytes\":%" PRId64
+		       ",\"tombstones\":%" PRId64 ",\"probes\":%" PRId64 "},",
+		       f->waiting_pairs, f->waiting_bytes, f->waiting_tombstones, f->probes);
 	json_number("lease_ms", st->lease_ms, ",");
 	json_number("heartbeat_age_ms", st->heartbeat_age_ms, ",");
 	printf("\"txnid\":%" PRIu64 ",\"partitions\":[", st->txnid);
@@ -218,8 +221,10 @@ static void tell(const struct facts *f)
 	printf("%-12s %" PRIu64 " entries, %" PRIu64 " bytes\n", "journal", st->journal_entries,
 	       st->journal_bytes);
 	if (f->waiting_pairs >= 0)
-		printf("%-12s %" PRId64 " overwritten records, %" PRId64 " bytes\n", "waiting",
-		       f->waiting_pairs, f->waiting_bytes);
+		printf("%-12s %" PRId64 " overwritten records, %" PRId64 " bytes; %" PRId64
+		       " tombstones; asked for %" PRId64 " times since the start\n",
+		       "waiting", f->waiting_pairs, f->waiting_bytes, f->waiting_tombstones,
+		       f->probes);
 	printf("%-12s %" PRId64 " ms\n", "lease", st->lease_ms);
 	if (st->heartbeat_age_ms >= 0)
 		printf("%-12s %" PRId64 " ms ago\n", "heartbeat", st->heartbeat_age_ms);

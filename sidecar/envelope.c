@@ -287,6 +287,14 @@ static void plan_raw(struct side *s, size_t size, size_t omitted_size)
 	s->omitted_size = omitted_size;
 }
 
+/* A value that was not kept; raw says so in a header, and of the new one in the value, too. */
+static void plan_omitted(struct side *s, bool raw, size_t header_len, size_t times)
+{
+	side_plan_omitted(s);
+	if (raw)
+		s->size = s->omitted_size = header_len + times * SIDE_OMITTED_MAX + HEADER_OVERHEAD;
+}
+
 static void plan_json(struct side *s, const struct envelope *e, const struct change *c)
 {
 	if (e->o.encoding == NOTE_BASE64)
@@ -306,12 +314,16 @@ static void plan_sides(const struct envelope *e, const struct change *c, struct 
 
 	p->before = side_if(c->has_before, &c->before);
 	p->after = side_if(c->has_after && c->op != CHANGE_DELETE, &c->after);
-	if (p->before.bytes && raw)
+	if (c->has_before && c->before.flags & RECORD_OMITTED)
+		plan_omitted(&p->before, raw, LEN("sidenote.before.omitted"), 1);
+	else if (p->before.bytes && raw)
 		plan_raw(&p->before, p->before.len + LEN("sidenote.before") + HEADER_OVERHEAD,
 			 LEN("sidenote.before.omitted") + SIDE_OMITTED_MAX + HEADER_OVERHEAD);
 	else if (p->before.bytes)
 		plan_json(&p->before, e, c);
-	if (p->after.bytes && raw)
+	if (p->after.bytes && c->after.flags & RECORD_OMITTED)
+		plan_omitted(&p->after, raw, LEN("sidenote.after.omitted"), 2);
+	else if (p->after.bytes && raw)
 		plan_raw(&p->after, p->after.len,
 			 LEN("sidenote.after.omitted") + 2 * SIDE_OMITTED_MAX + HEADER_OVERHEAD);
 	else if (p->after.bytes)

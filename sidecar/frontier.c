@@ -12,23 +12,24 @@
 
 enum {
 	ANSWER_MS = 5000,
-	LOOK_MS = 200, /* between looks for pairs that wait */
-	/* before a record that was still there is asked for again */
-	AGAIN_MIN_MS = 250,
-	AGAIN_MAX_MS = 4000,
-	PROBES_OF_TURN = 8, /* of one partition, before the leader is asked for */
+	LOOK_MS = 200,       /* between looks for pairs that wait */
+	NO_ANSWER_MS = 4000, /* before the next attempt */
+	PROBES_OF_TURN = 8,  /* of one partition, before the leader is asked for */
 	SAY_MS = 60000,
 };
 
-enum found { FOUND_PRESENT, FOUND_GONE, FOUND_NOTHING };
+enum found { FOUND_PRESENT, FOUND_GONE, FOUND_NOTHING, FOUND_ELSEWHERE };
 
 struct part {
 	struct probe probe;
 	struct gone known;      /* as told last */
 	int64_t from, below;    /* of this turn: gone, if the leader stays the same */
 	int64_t gone_ms;        /* wall clock of the last answer that said so */
-	int64_t again_ms, wait; /* monotonic: not before; how long it is next time */
+	int64_t stuck_ms, wait; /* monotonic: the first pair was still there; how long to wait */
+	int64_t stuck_end;      /* what was applied of the log then */
+	int64_t again_ms;       /* after no answer: not before */
 	int32_t leader;         /* as the brokers said last; -1: not known */
+	bool elsewhere;         /* another one has answered in this turn */
 };
 
 struct frontier {
@@ -86,6 +87,17 @@ static enum found meaning(const rd_kafka_message_t *m, int64_t offset)
 	}
 }
 
+/*
+ * Only the leader answers a fetch.  Was that another one than before and after the
+ * turn, it led in between, and knows nothing of the one that is told.
+ */
+static bool is_elsewhere(const struct part *part, const rd_kafka_message_t *m)
+{
+	int32_t id = rd_kafka_message_broker_id(m);
+
+	return id >= 0 && id != part->leader;
+}
+
 static enum found ask(struct frontier *f, int p, int64_t offset)
 {
 	rd_kafka_topic_partition_list_t *l = rd_kafka_topic_partition_list_new(1);
@@ -100,6 +112,8 @@ static enum found ask(struct frontier *f, int p, int64_t offset)
 		if (!m)
 			continue;
 		found = meaning(m, offset);
+		if (found != FOUND_NOTHING && is_elsewhere(&f->part[p], m))
+			found = FOUND_ELSEWHERE;
 		rd_kafka_message_destroy(m);
 	}
 	rd_kafka_assign(f->rk, NULL); /* it would go on fetching */
@@ -149,11 +163,33 @@ static int read_pairs(struct frontier *f, int p, int64_t from, size_t max)
 	return rc && rc != -ENOENT ? rc : (int)n;
 }
 
-static void learn(struct part *part, const struct state_pair *pairs, size_t i, bool gone)
+/* The first pair is still there. */
+static void wait_longer(struct frontier *f, int p)
 {
-	int64_t now = kafka_now_ms(), wall = kafka_wall_ms();
+	struct part *part = &f->part[p];
+	int64_t end = f->standings[p].applied;
+
+	part->wait = probe_wait_ms(part->wait, end != part->stuck_end);
+	part->stuck_ms = kafka_now_ms();
+	part->stuck_end = end;
+}
+
+static bool may_ask(const struct frontier *f, int p)
+{
+	const struct part *part = &f->part[p];
+	bool grew = f->standings[p].applied != part->stuck_end;
+	int64_t wait = grew && part->wait > PROBE_WAIT_MAX_MS ? PROBE_WAIT_MAX_MS : part->wait;
+	int64_t now = kafka_now_ms();
+
+	return now >= part->again_ms && now >= part->stuck_ms + wait;
+}
+
+static void learn(struct frontier *f, int p, const struct state_pair *pairs, size_t i, bool gone)
+{
+	struct part *part = &f->part[p];
+	int64_t wall = kafka_wall_ms();
 	bool stuck;
-	size_t n = probe_learn(&part->probe, i, gone, &stuck);
+	size_t n = probe_learn(&part->probe, pairs, i, gone, &stuck);
 
 	if (n) {
 		part->below = pairs[n - 1].offset + 1;
@@ -165,12 +201,8 @@ static void learn(struct part *part, const struct state_pair *pairs, size_t i, b
 		part->known.present_r = pairs[i].old_offset;
 		part->known.present_s = pairs[i].offset;
 	}
-	if (stuck) {
-		part->wait = part->wait ? part->wait * 2 : AGAIN_MIN_MS;
-		if (part->wait > AGAIN_MAX_MS)
-			part->wait = AGAIN_MAX_MS;
-		part->again_ms = now + part->wait;
-	}
+	if (stuck)
+		wait_longer(f, p);
 }
 
 /* Whether anything was asked. */
@@ -179,8 +211,7 @@ static bool go_through(struct frontier *f, int p)
 	struct part *part = &f->part[p];
 	bool asked = false;
 
-	part->from = part->below = f->standings[p].cursor;
-	for (int i = 0; i < PROBES_OF_TURN && kafka_now_ms() >= part->again_ms; i++) {
+	for (int i = 0; i < PROBES_OF_TURN && may_ask(f, p); i++) {
 		int n = read_pairs(f, p, part->below, probe_width(&part->probe));
 
 		if (n <= 0 || !pace(f))
@@ -188,13 +219,16 @@ static bool go_through(struct frontier *f, int p)
 		asked = true;
 		size_t which = probe_choose(&part->probe, f->pairs, (size_t)n);
 		enum found found = ask(f, p, f->pairs[which].old_offset);
+		part->elsewhere |= found == FOUND_ELSEWHERE;
+		if (found == FOUND_ELSEWHERE)
+			break;
 		if (found == FOUND_NOTHING) {
 			if (!pipeline_stopping(f->p))
 				say(f, "no answer");
-			part->again_ms = kafka_now_ms() + AGAIN_MAX_MS;
+			part->again_ms = kafka_now_ms() + NO_ANSWER_MS;
 			break;
 		}
-		learn(part, f->pairs, which, found == FOUND_GONE);
+		learn(f, p, f->pairs, which, found == FOUND_GONE);
 	}
 	return asked;
 }
@@ -206,14 +240,14 @@ static void tell(struct frontier *f, const int32_t *leader)
 {
 	for (int p = 0; p < f->p->n; p++) {
 		struct part *part = &f->part[p];
-		bool same = leader[p] >= 0 && leader[p] == part->leader;
+		bool same = leader[p] >= 0 && leader[p] == part->leader && !part->elsewhere;
 
 		if (!same) { /* what was seen present was seen there as well */
 			part->known.present_ms = -1;
 			part->probe = (struct probe){ 0 };
-			part->again_ms = 0;
-			part->wait = 0;
+			part->again_ms = part->wait = 0;
 		}
+		part->elsewhere = false;
 		part->leader = leader[p];
 		if (!same || part->below <= part->from)
 			continue;
@@ -229,8 +263,7 @@ static void tell(struct frontier *f, const int32_t *leader)
 
 static bool something_waits(struct frontier *f, int p)
 {
-	return f->standings[p].published.offset > f->standings[p].cursor &&
-	       kafka_now_ms() >= f->part[p].again_ms &&
+	return f->standings[p].published.offset > f->standings[p].cursor && may_ask(f, p) &&
 	       f->part[p].known.below <= f->standings[p].cursor && /* what is known is told */
 	       read_pairs(f, p, f->standings[p].cursor, 1) > 0;
 }

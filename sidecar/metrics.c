@@ -325,6 +325,18 @@ static const struct row {
 				   .help = "What they take in the state.",
 				   .rise = "Near `notifications.compacted.max.bytes`: the oldest "
 					   "will be told as `expired`." },
+	[METRIC_TOMBSTONES] = { .kind = GAUGE,
+				.name = "sidenote_waiting_tombstones",
+				.help = "Tombstones that nothing has superseded, remembered so "
+					"that "
+					"it can be told when something does and they are gone.",
+				.rise = "Keys are deleted for good." },
+	[METRIC_TOMBSTONES_FORGOTTEN] = { .kind = COUNTER,
+					  .name = "sidenote_tombstones_forgotten_total",
+					  .help = "Those that were forgotten, the oldest first, as "
+						  "they took more than a quarter of "
+						  "`notifications.compacted.max.bytes`.",
+					  .rise = "That these tombstones go is not told." },
 	[METRIC_PROBES] = { .kind = COUNTER,
 			    .name = "sidenote_probes_total",
 			    .help = "Requests that looked for what compaction has removed.",

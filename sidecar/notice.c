@@ -83,7 +83,8 @@ static void read_raw(struct notice *r, const struct note *n)
 	r->before_len = before.len;
 	r->after = n->value;
 	r->after_len = n->value_len;
-	r->unknown = r->op != 'c' && !before.p;
+	/* of physical compaction none: it was a tombstone */
+	r->unknown = (r->op == 'u' || r->op == 'd') && !before.p;
 	r->offset = number(header(n, "sidenote.offset"));
 	r->ts_ms = number(header(n, "sidenote.timestamp"));
 	r->before_offset = number(header(n, "sidenote.before.offset"));

@@ -54,6 +54,7 @@ struct entry { /* a journal entry, copied out of its view */
 	struct note_gone gone; /* of a superseded pair */
 	const void *after;     /* its new value */
 	size_t after_len;
+	bool after_omitted; /* of which only length and digest are left */
 };
 
 struct publisher {
@@ -249,6 +250,7 @@ static int copy_version(struct publisher *pub, struct state_view *v, const struc
 		return rc;
 	e->after = arena_copy(&pub->arena, r.value_len ? r.value : "", r.value_len);
 	e->after_len = r.value_len;
+	e->after_omitted = r.flags & RECORD_OMITTED;
 	return e->after ? 0 : -ENOMEM;
 }
 
@@ -268,7 +270,8 @@ static int take_pair(struct publisher *pub, struct state_view *v, const struct c
 	if (g) {
 		e->gone.leader = g->leader;
 		if (g->present_ms >= 0 &&
-		    probe_was_present(g->present_r, g->present_s, c->before.offset, c->offset))
+		    probe_was_present(g->present_r, g->present_s, c->before.offset, c->offset,
+				      c->before.flags & RECORD_TOMBSTONE))
 			e->gone.present_ms = g->present_ms;
 	}
 	rc = copy_version(pub, v, c, e);
@@ -292,7 +295,8 @@ static int collect_pairs(struct publisher *pub, struct state_view *v, int p)
 	if (g.from <= below && g.below > below)
 		below = g.below < told ? g.below : told;
 	rc = state_view_waiting(v, p, pub->cursor[p], &c);
-	while (!rc && !full(pub) && c.offset < told && (c.offset < below || pub->excess > 0)) {
+	while (!rc && !full(pub) && c.offset < told &&
+	       (c.offset < below || pub->excess > 0 || c.before.flags & RECORD_OMITTED)) {
 		if ((rc = take_pair(pub, v, &c, c.offset < below ? &g : NULL)))
 			return rc;
 		pub->excess--;
@@ -427,6 +431,8 @@ static int make_note(struct publisher *pub, const struct entry *en, struct chang
 				     en->reached, now, n);
 	c->after.value = en->after;
 	c->after.value_len = en->after_len;
+	if (en->after_omitted)
+		c->after.flags |= RECORD_OMITTED;
 	return envelope_make_gone(&pub->envelope, c, &en->gone, now, n);
 }
 

@@ -246,7 +246,9 @@ static void put_change(struct line *l, const struct render *r)
 			put_bytes(l, before, after);
 		return;
 	}
-	if (!before.p && r->op != 'c')
+	if (!before.p && (r->op == 'k' || r->op == 'x'))
+		fputs(after.p ? "(tombstone) -> " : "(tombstone)", l->f);
+	else if (!before.p && r->op != 'c')
 		fputs(after.p ? "(old value unknown) -> " : "(old value unknown)", l->f);
 	if (before.p)
 		put_colored(l, RED, before);

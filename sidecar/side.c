@@ -4,6 +4,7 @@
 #include "put.h"
 
 #include <openssl/evp.h>
+#include <string.h>
 #include <strings.h>
 
 #define WRAP       "{\"sidenote.base64\":\""
@@ -54,6 +55,19 @@ void side_plan_unknown(struct side *s)
 	s->size = PUT_LEN(UNKNOWN);
 }
 
+void side_plan_omitted(struct side *s)
+{
+	const unsigned char *b = s->bytes;
+	size_t len = 0;
+
+	for (int i = 7; i >= 0; i--)
+		len = len << 8 | b[i];
+	s->len = len;
+	s->sha256 = b + 8;
+	s->form = SIDE_OMITTED;
+	s->size = s->omitted_size = SIDE_OMITTED_MAX;
+}
+
 static void omit(struct side *s)
 {
 	if (s->omitted_size >= s->size)
@@ -76,7 +90,10 @@ char *side_put_omitted(char *p, const struct side *s)
 	static const char hex[] = "0123456789abcdef";
 	unsigned char hash[EVP_MAX_MD_SIZE];
 
-	EVP_Digest(s->len ? s->bytes : "", s->len, hash, NULL, EVP_sha256(), NULL);
+	if (s->sha256)
+		memcpy(hash, s->sha256, 32);
+	else
+		EVP_Digest(s->len ? s->bytes : "", s->len, hash, NULL, EVP_sha256(), NULL);
 	p = PUT(p, OMIT);
 	p = put_number(p, (int64_t)s->len);
 	p = PUT(p, OMIT_HASH);

@@ -27,8 +27,9 @@ struct side {
 	size_t len;
 	const void *key; /* for SIDE_PAIR */
 	size_t key_len;
-	size_t size;         /* what it takes in the message */
-	size_t omitted_size; /* what it takes omitted; SIZE_MAX: cannot be */
+	const unsigned char *sha256; /* for SIDE_OMITTED: of bytes that are not here; or NULL */
+	size_t size;                 /* what it takes in the message */
+	size_t omitted_size;         /* what it takes omitted; SIZE_MAX: cannot be */
 };
 
 /** Bytes as nothing has been decided for yet; NULL is null for good. */
@@ -39,6 +40,9 @@ void side_plan_json(struct side *s);
 void side_plan_pair(struct side *s, const void *key, size_t key_len);
 /** Nobody knows what it was. */
 void side_plan_unknown(struct side *s);
+
+/** Only its length and SHA-256 are known, as record_omit() left them. */
+void side_plan_omitted(struct side *s);
 
 /** Omit `first` if that is needed to fit `room`, then `second`; whether both fit now. */
 bool side_fit(struct side *first, struct side *second, size_t room);

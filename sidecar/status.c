@@ -88,7 +88,8 @@ static void take_waiting(struct status *st, struct sstate *s)
 	char text[64];
 
 	if (*st->config->compacted_topic && !sstate_text(s, "waiting", text, sizeof(text)) &&
-	    sscanf(text, "%" SCNd64 " %" SCNd64, &st->waiting_pairs, &st->waiting_bytes) != 2)
+	    sscanf(text, "%" SCNd64 " %" SCNd64 " %" SCNd64, &st->waiting_pairs, &st->waiting_bytes,
+		   &st->waiting_tombstones) < 2)
 		st->waiting_pairs = st->waiting_bytes = -1;
 }
 
@@ -101,9 +102,12 @@ static int64_t disk_free(const char *path)
 void status_take(struct status *st, const struct config *c, struct status_source *source,
 		 struct sstate *s, int rc)
 {
-	*st = (struct status){
-		.config = c, .journal_limit = -1, .waiting_pairs = -1, .waiting_bytes = -1, .rc = rc
-	};
+	*st = (struct status){ .config = c,
+			       .journal_limit = -1,
+			       .waiting_pairs = -1,
+			       .waiting_bytes = -1,
+			       .waiting_tombstones = -1,
+			       .rc = rc };
 	st->now_ms = metrics_wall_us() / 1000;
 	st->publishing = c->notifications_topic[0];
 	st->filling = metrics_value(METRIC_FILLING) == 1;
@@ -218,6 +222,7 @@ static void snapshot_to_metrics(const struct status *st)
 		{ METRIC_JOURNAL_BYTES, (int64_t)s->journal_bytes },
 		{ METRIC_WAITING_PAIRS, known(st->waiting_pairs) },
 		{ METRIC_WAITING_BYTES, known(st->waiting_bytes) },
+		{ METRIC_TOMBSTONES, known(st->waiting_tombstones) },
 	};
 
 	for (size_t i = 0; i < sizeof(gauges) / sizeof(*gauges); i++)

@@ -36,6 +36,7 @@ struct status {
 	int64_t journal_limit, disk_free;     /* -1: not known */
 	int rc;                               /* 0: `snapshot` is known */
 	int64_t waiting_pairs, waiting_bytes; /* for compaction; -1: not kept, or not known */
+	int64_t waiting_tombstones;
 	struct sstate_stat snapshot;
 	int n;
 	struct status_partition *part; /* [n] */

@@ -18,9 +18,10 @@
 #include <unistd.h>
 
 enum {
-	IDLE_MS = 1000,   /* heartbeat and trims of an idle tail */
-	POLL_MS = 100,    /* how long one wait for records may last */
-	TRIM_MAX = 20000, /* journal entries deleted in one transaction, per partition */
+	IDLE_MS = 1000,       /* heartbeat and trims of an idle tail */
+	POLL_MS = 100,        /* how long one wait for records may last */
+	TOMBSTONES_SHARE = 4, /* one part in so many of notifications.compacted.max.bytes */
+	TRIM_MAX = 20000,     /* journal entries deleted in one transaction, per partition */
 	ROUND_SAY_MS = 10000,
 	LIVE_MS = 60000, /* without an EOF event for longer, the tail was not live */
 	/* somebody asks for the end every 10 s, see tail_confirm(); the cleaner takes longer */
@@ -386,12 +387,33 @@ static void look_for_holes(struct tail *t)
 		t->blind[p] = t->catching[p] || t->holes[p];
 }
 
+/*
+ * Tombstones of keys that nobody writes any more would be kept for ever: beyond
+ * their share of the bound the oldest are forgotten, and untold if superseded.
+ */
+static int forget_tombstones(struct tail *t, struct state_txn *txn, const struct state_stat *s)
+{
+	uint64_t bound = (uint64_t)t->p->config->compacted_max_bytes / TOMBSTONES_SHARE;
+	int n = 0;
+
+	if (s->tombstones_bytes <= bound)
+		return 0;
+	double beyond = (double)(s->tombstones_bytes - bound) / (double)s->tombstones_bytes;
+	int max = 1 + (int)(beyond * (double)s->tombstones / t->p->n);
+	for (int p = 0; p < t->p->n && n >= 0; p++) {
+		n = state_tombstones_trim(txn, p, max < TRIM_MAX ? max : TRIM_MAX);
+		if (n > 0)
+			metrics_add(METRIC_TOMBSTONES_FORGOTTEN, (uint64_t)n);
+	}
+	return n < 0 ? n : 0;
+}
+
 /* What waits for compaction, for `stat` and the status page; counted once a second. */
 static int put_waiting(struct tail *t, struct state_txn *txn)
 {
 	int64_t now = clock_ms(CLOCK_MONOTONIC);
 	struct state_stat s;
-	char text[64];
+	char text[100];
 	int rc;
 
 	if (!state_waits(t->p->state) || now - t->waiting_ms < IDLE_MS)
@@ -400,9 +422,12 @@ static int put_waiting(struct tail *t, struct state_txn *txn)
 	rc = state_stat(t->p->state, &s);
 	if (rc)
 		return rc;
-	snprintf(text, sizeof(text), "%llu %llu", (unsigned long long)s.waiting_pairs,
-		 (unsigned long long)s.waiting_bytes);
+	snprintf(text, sizeof(text), "%llu %llu %llu %lld", (unsigned long long)s.waiting_pairs,
+		 (unsigned long long)s.waiting_bytes, (unsigned long long)s.tombstones,
+		 (long long)metrics_value(METRIC_PROBES));
 	rc = state_meta_set(txn, "waiting", text);
+	if (!rc)
+		rc = forget_tombstones(t, txn, &s);
 	for (int p = 0; p < t->p->n && !rc; p++) {
 		char name[32];
 		snprintf(name, sizeof(name), "cursor/%010d", p);

@@ -78,7 +78,15 @@ static uint64_t pairs(struct world *w)
 	return s.waiting_pairs;
 }
 
-/* Pair number `n` of partition 0 is (r, s) of `key`, from `before` to `after` (NULL: deleted). */
+static uint64_t tombstones(struct world *w)
+{
+	struct state_stat s;
+
+	assert_int_equal(state_stat(w->st, &s), 0);
+	return s.tombstones;
+}
+
+/* Pair number `n` of partition 0 is (r, s) of `key`, from `before` to `after` (NULL: a tombstone). */
 static void assert_pair(struct world *w, int n, const char *key, int64_t r, int64_t s,
 			const char *before, const char *after)
 {
@@ -99,8 +107,11 @@ static void assert_pair(struct world *w, int n, const char *key, int64_t r, int6
 	assert_int_equal(c.before.offset, r);
 	assert_int_equal(c.after.timestamp_ms, 1000 + s);
 	assert_int_equal(c.key_len, strlen(key));
-	assert_int_equal(c.before.value_len, strlen(before));
-	assert_memory_equal(c.before.value, before, strlen(before));
+	assert_int_equal(!(c.before.flags & RECORD_TOMBSTONE), !!before);
+	if (before) {
+		assert_int_equal(c.before.value_len, strlen(before));
+		assert_memory_equal(c.before.value, before, strlen(before));
+	}
 	assert_int_equal(c.op == CHANGE_DELETE, !after);
 	if (after) {
 		assert_int_equal(state_view_version(v, 0, s, skey, skey_len, &now), 0);
@@ -120,17 +131,59 @@ static void test_every_superseded_value_waits_in_the_order_of_what_superseded_it
 	add(&w, 0, "a", "a2"); /* 2: (1,2) */
 	add(&w, 0, "z", "1");  /* 3: (0,3), equal bytes */
 	apply(&w, MOVED_STOP);
-	add(&w, 0, "a", NULL);  /* 4: (2,4) */
-	add(&w, 0, "a", NULL);  /* 5: nothing */
-	add(&w, 0, "a", "a3");  /* 6: a create: there was no value */
+	add(&w, 0, "a", NULL); /* 4: (2,4) */
+	add(&w, 0, "a", NULL); /* 5: (4,5), a tombstone superseded by another */
+	apply(&w, MOVED_STOP);
+	assert_int_equal(tombstones(&w), 1);
+	add(&w, 0, "a", "a3");  /* 6: (5,6), a create for everybody else */
 	add(&w, 0, "", "long"); /* 7 */
 	add(&w, 0, "", "er");   /* 8: (7,8), stored under a digest */
+	add(&w, 0, "", NULL);   /* 9: (8,9) */
 	apply(&w, MOVED_STOP);
-	assert_int_equal(pairs(&w), 4);
+	assert_int_equal(tombstones(&w), 1);
+	add(&w, 0, "n", NULL);  /* 10: of a key that there never was, */
+	add(&w, 0, "n", "new"); /* 11: (10,11) */
+	add(&w, 0, "", "back"); /* 12: (9,12) */
+	apply(&w, MOVED_STOP);
+	assert_int_equal(tombstones(&w), 0);
+	assert_int_equal(pairs(&w), 9);
 	assert_pair(&w, 0, "a", 1, 2, "a1", "a2");
 	assert_pair(&w, 1, "z", 0, 3, "1", "1");
 	assert_pair(&w, 2, "a", 2, 4, "a2", NULL);
-	assert_pair(&w, 3, "", 7, 8, "long", "er");
+	assert_pair(&w, 3, "a", 4, 5, NULL, NULL);
+	assert_pair(&w, 4, "a", 5, 6, NULL, "a3");
+	assert_pair(&w, 5, "", 7, 8, "long", "er");
+	assert_pair(&w, 6, "", 8, 9, "er", NULL);
+	assert_pair(&w, 7, "n", 10, 11, NULL, "new");
+	assert_pair(&w, 8, "", 9, 12, NULL, "back");
+	close_world(&w);
+}
+
+static void test_the_oldest_tombstones_are_forgotten_first(void **state)
+{
+	struct state_txn *t;
+	struct world w;
+
+	create(&w, *state, true);
+	add(&w, 0, "c", NULL); /* 0 */
+	add(&w, 1, "a", NULL); /* 1 */
+	add(&w, 0, "b", NULL); /* 2 */
+	add(&w, 0, "c", NULL); /* 3: (0,3) */
+	apply(&w, MOVED_STOP);
+	assert_int_equal(tombstones(&w), 3);
+	assert_int_equal(state_begin(w.st, &t), 0);
+	assert_int_equal(state_tombstones_trim(t, 0, 1), 1);
+	assert_int_equal(state_commit(t), 0);
+	add(&w, 0, "b", "x"); /* 4: of what, nobody knows any more */
+	add(&w, 0, "c", "y"); /* 5: (3,5) */
+	apply(&w, MOVED_STOP);
+	assert_int_equal(pairs(&w), 2);
+	assert_pair(&w, 1, "c", 3, 5, NULL, "y");
+	assert_int_equal(state_begin(w.st, &t), 0);
+	assert_int_equal(state_tombstones_trim(t, 0, 10), 0);
+	assert_int_equal(state_tombstones_trim(t, 1, 10), 1);
+	assert_int_equal(state_commit(t), 0);
+	assert_int_equal(tombstones(&w), 0);
 	close_world(&w);
 }
 
@@ -239,6 +292,10 @@ static void test_a_rebuilt_generation_takes_over_what_waits(void **state)
 	reopen(&w, true);
 	assert_int_equal(pairs(&w), 2);
 	assert_pair(&w, 1, "a", 1, 2, "2", NULL);
+	assert_int_equal(tombstones(&w), 1);
+	add(&w, 0, "a", "4");
+	apply(&w, MOVED_STOP);
+	assert_pair(&w, 2, "a", 2, 3, NULL, "4");
 	close_world(&w);
 }
 
@@ -248,6 +305,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_every_superseded_value_waits_in_the_order_of_what_superseded_it),
+		T(test_the_oldest_tombstones_are_forgotten_first),
 		T(test_a_key_that_moved_is_superseded_in_no_log),
 		T(test_what_is_told_leaves_and_the_rest_keeps_its_values),
 		T(test_without_the_option_nothing_waits_and_what_did_is_removed),

@@ -49,21 +49,20 @@ class Pair(NamedTuple):
     key: bytes
     old_offset: int
     offset: int
-    before: bytes
+    before: Optional[bytes]  # None: a tombstone
     after: Optional[bytes]
     before_ts: int
 
 
 def pairs_of(truth, partition):
-    """Of one partition, in the order of the superseding offset: values that were overwritten, by
-    whatever, the same bytes and tombstones included."""
+    """Of one partition, in the order of the superseding offset: every record that another of its key
+    came after, tombstones and the same bytes included."""
     latest, result = {}, []
     for r in truth.records(partition):
-        old = latest.pop(r.key, None)
+        old = latest.get(r.key)
         if old is not None:
             result.append(Pair(r.key, old.offset, r.offset, old.value, r.value, old.timestamp))
-        if r.value is not None:
-            latest[r.key] = r
+        latest[r.key] = r
     return result
 
 

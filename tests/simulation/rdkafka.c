@@ -1048,6 +1048,12 @@ static struct fetched_message *whole(const rd_kafka_message_t *m)
 }
 
 void rd_kafka_message_destroy(rd_kafka_message_t *m) { free(m); }
+/* One broker leads everything: see rd_kafka_metadata(). */
+int32_t rd_kafka_message_broker_id(const rd_kafka_message_t *m)
+{
+	(void)m;
+	return 0;
+}
 const char *rd_kafka_message_errstr(const rd_kafka_message_t *m)
 {
 	return rd_kafka_err2str(m->err);
