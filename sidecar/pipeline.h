@@ -21,7 +21,7 @@ enum outcome {
 	RUNNING,
 	OUTCOME_DONE,        /* asked to stop */
 	OUTCOME_AGAIN,       /* set up anew: a partition was added */
-	OUTCOME_REFILL,      /* set up anew with a new generation: the journal begins after P */
+	OUTCOME_REFILL,      /* set up anew with a new generation, filled up to P */
 	OUTCOME_SWITCH,      /* set up anew, on the generation that a rebuild has made */
 	OUTCOME_UNREACHABLE, /* exit 3 */
 	OUTCOME_USAGE,       /* exit 2 */

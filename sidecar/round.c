@@ -125,8 +125,8 @@ static int tell_one(struct sweep *w, struct state_txn *t, const struct gone *g,
 				  .cause = CAUSE_RECONCILE,
 				  .key = r->flags & RECORD_KEY ? r->key : g->skey,
 				  .key_len = r->flags & RECORD_KEY ? r->key_len : g->skey_len };
-	const struct told *told = scan_told(w->scan, g->partition);
-	const struct told_key *k = told ? told_last(told, c.key, c.key_len, r->offset) : NULL;
+	const struct told_key *k =
+		told_last(scan_told(w->scan, g->partition), c.key, c.key_len, r->offset);
 	const void *rec = g->rec;
 	size_t rec_len = g->rec_len;
 	int rc = 0;
@@ -161,6 +161,15 @@ static int write_one(struct sweep *w, struct state_txn *t, const struct gone *g)
 	return rc ? rc : state_del(t, g->skey, g->skey_len);
 }
 
+/* Where versions were missed from `due` on, what was read since was compared with records that may
+ * have been gone: it equals another's journal from here on only. */
+static void end_due(struct state_partition *row)
+{
+	if (row->whole >= row->due)
+		row->whole = row->applied;
+	row->due = -1;
+}
+
 static int write_found(struct sweep *w, int n)
 {
 	struct state_txn *t;
@@ -173,7 +182,7 @@ static int write_found(struct sweep *w, int n)
 	for (int p = 0; p < n && !rc && w->at_end; p++)
 		if (scan_covers(w->scan, p)) {
 			struct state_partition row = w->rows[p];
-			row.due = -1;
+			end_due(&row);
 			rc = state_partition_set(t, p, &row);
 		}
 	if (rc) {
@@ -243,7 +252,7 @@ int round_write(struct state *st, const struct scan *s, int n, struct state_part
 	}
 	for (int p = 0; p < n && !rc; p++)
 		if (scan_covers(s, p))
-			rows[p].due = -1;
+			end_due(&rows[p]);
 	arena_free(&w.arena);
 	free(w.v);
 	free(w.n_due);

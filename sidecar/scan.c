@@ -1,5 +1,6 @@
 #include "scan.h"
 #include "bits.h"
+#include "decide.h"
 #include "fault.h"
 #include "intake.h"
 #include "kafka.h"
@@ -20,6 +21,8 @@ struct scan {
 	int n;
 	int64_t *bound, *log_start, *log_end;
 	int64_t *due, *published;
+	const char *self;
+	bool *by_other;     /* [n]: another has committed */
 	struct told **told; /* [n]: by others from `due` on; NULL: nothing */
 	int32_t asking;     /* of told_read(): the partition */
 	bool *done;
@@ -40,6 +43,7 @@ int64_t scan_log_end(const struct scan *s, int32_t p) { return s->log_end[p]; }
 int64_t scan_log_start(const struct scan *s, int32_t p) { return s->log_start[p]; }
 int64_t scan_published(const struct scan *s, int32_t p) { return s->published[p]; }
 const struct told *scan_told(const struct scan *s, int32_t p) { return s->told[p]; }
+bool scan_led_by_other(const struct scan *s, int32_t p) { return s->by_other[p]; }
 bool scan_covers(const struct scan *s, int32_t p) { return s->bound[p] >= 0; }
 bool scan_misses(const struct scan *s, int32_t p, int64_t offset)
 {
@@ -151,9 +155,13 @@ static int ask_published(struct scan *s, rd_kafka_t *rk)
 		stable = !stable;
 	}
 	kafka_free(peek);
-	for (int p = 0; p < s->n && !rc; p++)
+	for (int p = 0; p < s->n && !rc; p++) {
+		struct metadata m;
+		metadata_parse(&m, c[p].metadata);
+		s->by_other[p] = c[p].offset >= 0 && strcmp(m.by, s->self) != 0;
 		if (s->bound[p] >= 0 && c[p].offset > s->due[p] && c[p].offset <= s->bound[p])
 			s->published[p] = c[p].offset;
+	}
 	free(c);
 	return rc;
 }
@@ -224,7 +232,7 @@ static void *run(void *arg)
 }
 
 int scan_start(struct scan **out, const struct config *c, int n, const int64_t *bound,
-	       const int64_t *due)
+	       const int64_t *due, const char *self)
 {
 	struct scan *s = calloc(1, sizeof(*s));
 	size_t m = (size_t)n;
@@ -233,11 +241,13 @@ int scan_start(struct scan **out, const struct config *c, int n, const int64_t *
 		return -ENOMEM;
 	s->c = c;
 	s->n = n;
+	s->self = self;
 	s->bound = calloc(m, sizeof(*s->bound));
 	s->log_start = calloc(m, sizeof(*s->log_start));
 	s->log_end = calloc(m, sizeof(*s->log_end));
 	s->published = calloc(m, sizeof(*s->published));
 	s->told = calloc(m, sizeof(*s->told));
+	s->by_other = calloc(m, sizeof(*s->by_other));
 	if (due)
 		s->due = calloc(m, sizeof(*s->due));
 	s->done = calloc(m, sizeof(*s->done));
@@ -245,7 +255,7 @@ int scan_start(struct scan **out, const struct config *c, int n, const int64_t *
 	s->ev.eof = calloc(m, sizeof(*s->ev.eof));
 	s->ev.eof_offset = calloc(m, sizeof(*s->ev.eof_offset));
 	if (!s->bound || !s->log_start || !s->log_end || !s->done || !s->seen || !s->ev.eof ||
-	    !s->ev.eof_offset || !s->published || !s->told || (due && !s->due))
+	    !s->ev.eof_offset || !s->published || !s->told || !s->by_other || (due && !s->due))
 		goto out;
 	for (int p = 0; p < n; p++) {
 		s->bound[p] = bound[p];
@@ -277,6 +287,7 @@ void scan_free(struct scan *s)
 	for (int p = 0; s->told && p < s->n; p++)
 		told_free(s->told[p]);
 	free(s->told);
+	free(s->by_other);
 	free(s->published);
 	free(s->due);
 	free(s->seen);

@@ -25,10 +25,10 @@ enum scan_state { SCAN_RUNNING, SCAN_DONE, SCAN_FAILED };
 
 /**
  * `bound` [n]: scan below this offset; -1: not this partition.  `due` [n]: where
- * the gap began; NULL: nothing is published.  0 or -errno.
+ * the gap began; NULL: nothing is published.  `self`: uuid of the state.  0 or -errno.
  */
 int scan_start(struct scan **out, const struct config *c, int n, const int64_t *bound,
-	       const int64_t *due);
+	       const int64_t *due, const char *self);
 enum scan_state scan_state(const struct scan *s);
 /** Why it failed; one line. */
 const char *scan_error(const struct scan *s);
@@ -47,6 +47,8 @@ int64_t scan_log_start(const struct scan *s, int32_t p);
  */
 int64_t scan_published(const struct scan *s, int32_t p);
 const struct told *scan_told(const struct scan *s, int32_t p);
+/** Whether what is committed was committed by another state. */
+bool scan_led_by_other(const struct scan *s, int32_t p);
 /** Stop and free; NULL is allowed. */
 void scan_free(struct scan *s);
 

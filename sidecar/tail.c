@@ -23,10 +23,11 @@ enum {
 	TOMBSTONES_SHARE = 4, /* one part in so many of notifications.compacted.max.bytes */
 	TRIM_MAX = 20000,     /* journal entries deleted in one transaction, per partition */
 	ROUND_SAY_MS = 10000,
-	LIVE_MS = 60000, /* without an EOF event for longer, the tail was not live */
-	/* somebody asks for the end every 10 s, see tail_confirm(); the cleaner takes longer */
+	/* without an EOF event for longer, the tail was not live: somebody asks for the end every
+	 * 10 s, see tail_confirm(); the cleaner takes longer */
 	CLOSE_MS = 15000,
-	RETRY_MS = 1000, /* between attempts while the disk is full */
+	SET_BACK_MS = 1000, /* a wall clock that goes back by less is being corrected */
+	RETRY_MS = 1000,    /* between attempts while the disk is full */
 	DENIED_MS = 5000,
 	EXPIRE_EVERY_MS = 60000, /* a walk over all keys for what has expired, at most */
 };
@@ -52,7 +53,8 @@ struct tail {
 	bool *catching;     /* [n]: no EOF event since the start */
 	bool *caught_up;    /* [n]: the opposite, as the others see it */
 	bool *behind;       /* [n]: no EOF event since a gap was crossed */
-	bool *holes;        /* [n]: offsets were not there, since the last EOF event */
+	bool *holes;        /* [n]: offsets were not there, since the last EOF event ... */
+	bool *holes_stored; /* [n]: ... as meta has it, for one that is killed before the next */
 	bool *blind;        /* [n]: absent keys may have been there unseen */
 	int64_t *next;      /* [n]: the offset that would leave no hole */
 	bool *transactions; /* [n]: the log has ended behind its last record: it has markers */
@@ -92,7 +94,7 @@ int64_t tail_boot_ms(void) { return clock_ms(CLOCK_BOOTTIME); }
 /* ---- positions ---- */
 
 /* Time since the last EOF event by the clock that says more; -1: never; AWAY_UNKNOWN: no clock can
- * tell, as the host was booted and its wall clock has gone back. */
+ * tell, as the wall clock has gone back, and the other does not run while a machine is paused. */
 static int64_t away_ms(const struct state_partition *row)
 {
 	int64_t wall = clock_ms(CLOCK_REALTIME) - row->caught_wall_ms;
@@ -102,6 +104,8 @@ static int64_t away_ms(const struct state_partition *row)
 		return -1;
 	if (row->caught_boot_ms < 0) /* another boot: only the wall clock can tell */
 		return wall >= 0 ? wall : AWAY_UNKNOWN;
+	if (wall < -SET_BACK_MS)
+		return AWAY_UNKNOWN;
 	return wall > boot ? wall : boot;
 }
 
@@ -132,16 +136,20 @@ static void reached_end(struct tail *t, int p, int64_t offset)
 	row->caught_boot_ms = tail_boot_ms();
 }
 
+/* Whether that is still so after this batch. */
+static bool has_holes(const struct tail *t, int p) { return t->holes[p] && !t->ev.eof[p]; }
+
 /* After the commit, not before: an attempt that fails must find everything as it was. */
 static void settle(struct tail *t)
 {
-	for (int p = 0; p < t->p->n; p++)
+	for (int p = 0; p < t->p->n; p++) {
+		t->holes[p] = t->holes_stored[p] = has_holes(t, p);
 		if (t->ev.eof[p]) {
 			t->catching[p] = false;
 			t->caught_up[p] = true;
 			t->behind[p] = false;
-			t->holes[p] = false;
 		}
+	}
 	bool all = true;
 	for (int p = 0; p < t->p->n; p++)
 		all &= t->caught_up[p];
@@ -203,15 +211,25 @@ static void say_gap(const struct tail *t, int p, int64_t away, int64_t retention
 
 	if (away == AWAY_UNKNOWN)
 		log_info(NULL,
-			 "%s [%d] was last read to its end nobody knows when: the host was booted "
-			 "since, and its clock has gone back; looking for deletes that were purged "
-			 "unseen",
+			 "%s [%d] was last read to its end nobody knows when: the clock has gone "
+			 "back since; looking for deletes that were purged unseen",
 			 topic, p);
 	else
 		log_info(NULL,
 			 "%s [%d] was last read to its end %lld s ago, more than half of "
 			 "delete.retention.ms=%lld: looking for deletes that were purged unseen",
 			 topic, p, (long long)(away / 1000), (long long)retention);
+}
+
+/* Whether something may have been purged since the last EOF event.  Of a topic that keeps no
+ * tombstones nearly every record crosses a gap: that alone must not keep a round from its end. */
+static bool may_have_missed(const struct tail *t, int p, int64_t away, int64_t retention)
+{
+	bool behind_last = t->ev.eof[p] && t->ev.eof_offset[p] != t->next[p];
+
+	if (away > CLOSE_MS || was_paused(t, retention))
+		return true;
+	return !t->transactions[p] && (t->holes[p] || behind_last);
 }
 
 /*
@@ -228,9 +246,7 @@ static bool cross_gap(struct tail *t, int p)
 	if (t->p->config->reconcile == RECONCILE_OFF && !t->forced)
 		return false;
 	if (row->due >= 0) {
-		/* of a topic that keeps no tombstones, nearly every record crosses a gap: that alone
-		 * must not keep a round from its end */
-		t->scan_again |= gap && (away > LIVE_MS || was_paused(t, retention));
+		t->scan_again |= gap && may_have_missed(t, p, away, retention);
 		return gap;
 	}
 	if (gap)
@@ -336,6 +352,10 @@ static int trim(struct tail *t, struct state_txn *txn, int p)
 	}
 	if (at.offset < 0)
 		return 0;
+	/* the first that is seen must not hide that none was seen before: see is_from_before() */
+	if (row->published < 0 && row->due >= 0 &&
+	    strcmp(t->standings[p].by, state_uuid(t->p->state)) != 0)
+		return 0;
 	/* a peek may be older, and what somebody set by hand may be nonsense: neither was seen */
 	if (at.offset >= row->published && at.offset <= row->applied) {
 		row->published = at.offset;
@@ -408,6 +428,18 @@ static int forget_tombstones(struct tail *t, struct state_txn *txn, const struct
 	return n < 0 ? n : 0;
 }
 
+static void holes_name(char name[32], int p) { snprintf(name, 32, "holes/%010d", p); }
+
+static int put_holes(struct tail *t, struct state_txn *txn, int p)
+{
+	char name[32];
+
+	if (has_holes(t, p) == t->holes_stored[p])
+		return 0;
+	holes_name(name, p);
+	return state_meta_set(txn, name, has_holes(t, p) ? "1" : "0");
+}
+
 /* What waits for compaction, for `stat` and the status page; counted once a second. */
 static int put_waiting(struct tail *t, struct state_txn *txn)
 {
@@ -452,7 +484,8 @@ static int put_all(struct tail *t, struct state_txn *txn)
 	if (!rc)
 		advance(t);
 	for (int p = 0; p < t->p->n && !rc; p++)
-		if (!(rc = trim(t, txn, p)) && !(rc = put_anchors(t, txn, p)))
+		if (!(rc = trim(t, txn, p)) && !(rc = put_anchors(t, txn, p)) &&
+		    !(rc = put_holes(t, txn, p)))
 			rc = state_partition_set(txn, p, &t->rows[p]);
 	if (!rc)
 		rc = put_waiting(t, txn);
@@ -729,7 +762,8 @@ static bool start_scan(struct tail *t)
 		log_info(NULL, "round: reading %s again", t->p->config->source_topic);
 		FAULT_POINT("round.scan");
 		rc = scan_start(&t->scan, t->p->config, t->p->n, bound,
-				t->p->publishing && !t->p->offsets_forgotten ? due : NULL);
+				t->p->publishing && !t->p->offsets_forgotten ? due : NULL,
+				state_uuid(t->p->state));
 	}
 	free(bound);
 	free(due);
@@ -763,6 +797,28 @@ static void say_expired(const struct tail *t, uint64_t n)
 	log_info(NULL, "%llu keys have expired: their records fell off the start of %s",
 		 (unsigned long long)n, t->p->config->source_topic);
 	metrics_add(METRIC_EXPIRED_KEYS, n);
+}
+
+/*
+ * Whether this state was away already when others made the first start: then what it
+ * finds gone may have been deleted before that, which is history, and nobody can tell.
+ * A fill up to P knows none of it.
+ */
+static bool is_from_before(const struct tail *t)
+{
+	for (int p = 0; p < t->p->n; p++)
+		if (scan_covers(t->scan, p) && t->rows[p].published < 0 &&
+		    scan_led_by_other(t->scan, p))
+			return true;
+	return false;
+}
+
+static bool fill_anew(struct tail *t)
+{
+	pipeline_end(t->p, OUTCOME_REFILL, NULL,
+		     "round: this state is from before the first notification, and was away since: "
+		     "filling anew up to what was published");
+	return false;
 }
 
 static bool write_round(struct tail *t)
@@ -816,7 +872,9 @@ static bool go_round(struct tail *t)
 		usleep(RETRY_MS * 1000);
 		return true;
 	case SCAN_DONE:
-		return has_reached_ends(t) ? write_round(t) : true;
+		if (!has_reached_ends(t))
+			return true;
+		return is_from_before(t) ? fill_anew(t) : write_round(t);
 	}
 	return true;
 }
@@ -907,9 +965,10 @@ static void *run(void *arg)
 
 /* ---- start and end ---- */
 
-static int load_rings(struct tail *t)
+static int load_past(struct tail *t)
 {
 	struct state_anchor a[STATE_ANCHORS];
+	char name[32], holes[8];
 	struct state_view *v;
 	int rc = state_view_begin(t->p->state, &v);
 
@@ -919,6 +978,9 @@ static int load_rings(struct tail *t)
 		int n = state_view_anchors(v, p, a);
 		for (int i = n - 1; i >= 0; i--)
 			t->rings[p].a[t->rings[p].n++ % STATE_ANCHORS] = a[i];
+		holes_name(name, p);
+		t->holes[p] = !state_view_meta(v, name, holes, sizeof(holes)) && holes[0] == '1';
+		t->holes_stored[p] = t->holes[p];
 	}
 	state_view_end(v);
 	return 0;
@@ -936,6 +998,7 @@ static void free_tail(struct tail *t)
 	free(t->caught_up);
 	free(t->behind);
 	free(t->holes);
+	free(t->holes_stored);
 	free(t->blind);
 	free(t->next);
 	free(t->transactions);
@@ -958,6 +1021,7 @@ static int make(struct tail *t, const struct state_partition *rows)
 	t->caught_up = calloc(n, sizeof(*t->caught_up));
 	t->behind = calloc(n, sizeof(*t->behind));
 	t->holes = calloc(n, sizeof(*t->holes));
+	t->holes_stored = calloc(n, sizeof(*t->holes_stored));
 	t->blind = calloc(n, sizeof(*t->blind));
 	t->next = calloc(n, sizeof(*t->next));
 	t->transactions = calloc(n, sizeof(*t->transactions));
@@ -968,8 +1032,8 @@ static int make(struct tail *t, const struct state_partition *rows)
 	t->ev.eof_offset = calloc(n, sizeof(*t->ev.eof_offset));
 	from = calloc(n, sizeof(*from));
 	if (!t->rows || !t->rings || !t->catching || !t->caught_up || !t->behind || !t->holes ||
-	    !t->blind || !t->next || !t->transactions || !t->standings || !t->confirmed ||
-	    !t->expired || !t->ev.eof || !t->ev.eof_offset || !from) {
+	    !t->holes_stored || !t->blind || !t->next || !t->transactions || !t->standings ||
+	    !t->confirmed || !t->expired || !t->ev.eof || !t->ev.eof_offset || !from) {
 		free(from);
 		return -ENOMEM;
 	}
@@ -979,7 +1043,7 @@ static int make(struct tail *t, const struct state_partition *rows)
 		t->confirmed[p].end = -1;
 		from[p] = rows[p].applied;
 	}
-	int rc = load_rings(t);
+	int rc = load_past(t);
 	if (!rc && t->p->config->source_expiring)
 		rc = expire_open(&t->expire, t->p->n);
 	if (!rc)
