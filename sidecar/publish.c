@@ -6,8 +6,8 @@
 #include "log.h"
 #include "metrics.h"
 #include "probe.h"
-#include "readback.h"
 #include "recent.h"
+#include "told.h"
 #include "txn.h"
 
 #include <errno.h>
@@ -70,11 +70,11 @@ struct publisher {
 	/* [n] each: where the journal is read next, before and after this transaction.  Their n
 	 * counts entries of this journal; what is committed counts notifications, by whomever */
 	struct position *at, *next;
-	uint32_t *told, *next_told;   /* [n]: notified at exactly at.offset, next.offset */
-	struct position *committed;   /* [n]: as last known */
-	struct readback *told_before; /* [n]: whose end was told, by whoever led before ... */
-	int64_t *told_since;          /* [n]: ... of records from here on; INT64_MAX: unknown */
-	int lacks;                    /* a partition where more of that has to be known; -1: none */
+	uint32_t *told, *next_told; /* [n]: notified at exactly at.offset, next.offset */
+	struct position *committed; /* [n]: as last known */
+	struct told **told_before;  /* [n]: what was told, by whoever led before ... */
+	int64_t *told_since;        /* [n]: ... of records from here on; INT64_MAX: unknown */
+	int lacks;                  /* a partition where more of that has to be known; -1: none */
 	int64_t lacks_since;
 	int64_t *gap_until;            /* [n] */
 	bool *moved;                   /* [n]: goes into this commit */
@@ -189,7 +189,7 @@ static bool full(const struct publisher *pub)
 static bool told_already(const struct publisher *pub, const struct change *c, int p)
 {
 	return c->cause == CAUSE_RECONCILE && c->has_before &&
-	       readback_has(&pub->told_before[p], c->before.offset);
+	       told_last(pub->told_before[p], c->key, c->key_len, c->before.offset);
 }
 
 /* Whether that is not known yet; then what has to be read back for this entry and those after it. */
@@ -701,10 +701,16 @@ static int read_committed(struct publisher *pub, struct standing *s)
 	return rc ? TXN_REOPEN : TXN_OK;
 }
 
+static void forget_told(struct publisher *pub, int p)
+{
+	told_free(pub->told_before[p]);
+	pub->told_before[p] = NULL;
+	pub->told_since[p] = INT64_MAX;
+}
+
 static void begin_at(struct publisher *pub, int p, struct position from)
 {
-	readback_free(&pub->told_before[p]);
-	pub->told_since[p] = INT64_MAX;
+	forget_told(pub, p);
 	pub->at[p] = (struct position){ from.offset, 0 };
 	pub->told[p] = from.n;
 }
@@ -713,21 +719,23 @@ static void begin_at(struct publisher *pub, int p, struct position from)
 static int read_told(struct publisher *pub)
 {
 	const int p = pub->lacks;
+	const struct told_what what = {
+		.c = pub->p->config, .p = p, .n = pub->p->n, .from = pub->lacks_since
+	};
 	char err[300];
 
 	log_info(NULL,
 		 "publisher: partition %d: reading back what was told of records from %" PRId64, p,
 		 pub->lacks_since);
 	FAULT_POINT("publish.readback");
-	readback_free(&pub->told_before[p]);
-	pub->told_since[p] = INT64_MAX;
-	if (!readback_run(pub->p->config, p, pub->lacks_since, &pub->stop, &pub->told_before[p],
-			  err, sizeof(err))) {
+	forget_told(pub, p);
+	int rc = told_read(&pub->told_before[p], &what, &pub->stop, err, sizeof(err));
+	if (!rc) {
 		pub->told_since[p] = pub->lacks_since;
 		return TXN_OK;
 	}
 	if (!stopping(pub))
-		log_warn("SN-READBACK", "%s; trying again", err);
+		log_warn("SN-READBACK", "%s; trying again", rc == -ENOMEM ? "out of memory" : err);
 	return TXN_REOPEN;
 }
 
@@ -907,7 +915,7 @@ static void free_publisher(struct publisher *pub)
 	free(pub->told);
 	free(pub->next_told);
 	for (int p = 0; pub->told_before && p < pub->p->n; p++)
-		readback_free(&pub->told_before[p]);
+		told_free(pub->told_before[p]);
 	free(pub->told_before);
 	free(pub->told_since);
 	free(pub->gap_until);

@@ -1,7 +1,5 @@
 #include "told.h"
 #include "kafka.h"
-#include "notice.h"
-#include "record.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -19,6 +17,15 @@ struct told {
 	struct record_header *headers;
 	size_t headers_cap;
 };
+
+struct told *told_new(const struct told_what *w)
+{
+	struct told *t = calloc(1, sizeof(*t));
+
+	if (t)
+		t->w = w;
+	return t;
+}
 
 void told_free(struct told *t)
 {
@@ -42,7 +49,7 @@ static int by_key_and_time(const void *a, const void *b)
 	return x->seq < y->seq ? -1 : x->seq > y->seq;
 }
 
-static void keep_last(struct told *t)
+void told_sort(struct told *t)
 {
 	size_t n = 0;
 
@@ -61,7 +68,7 @@ static int make_room(struct told *t)
 {
 	if (t->n < t->cap)
 		return 0;
-	keep_last(t);
+	told_sort(t);
 	if (t->cap && t->n < t->cap / 2)
 		return 0;
 	size_t cap = t->cap ? t->cap * 2 : 1024;
@@ -76,7 +83,7 @@ static int make_room(struct told *t)
 const struct told_key *told_last(const struct told *t, const void *key, size_t key_len, int64_t r)
 {
 	uint64_t hash = record_hash(key, key_len);
-	size_t low = 0, high = t->n;
+	size_t low = 0, high = t ? t->n : 0;
 
 	while (low < high) {
 		size_t mid = low + (high - low) / 2;
@@ -85,11 +92,9 @@ const struct told_key *told_last(const struct told *t, const void *key, size_t k
 		else
 			high = mid;
 	}
-	if (low == t->n || t->v[low].hash != hash)
+	if (!t || low == t->n || t->v[low].hash != hash)
 		return NULL;
-	const struct told_key *k = &t->v[low];
-	bool is_later = k->offset >= 0 ? k->offset > r : k->before_offset >= r;
-	return is_later ? k : NULL;
+	return t->v[low].offset > r ? &t->v[low] : NULL;
 }
 
 /* ---- one notification ---- */
@@ -105,9 +110,9 @@ static int keep(struct told *t, const struct note *n, const struct notice *r)
 				.seq = t->seq++,
 				.offset = r->offset,
 				.ts_ms = r->ts_ms,
-				.before_offset = r->before_offset,
 				.op = r->op };
-	if (r->after && !r->after_omitted && t->w->wanted(t->w->opaque, r->offset)) {
+	if (r->after && !r->after_omitted && t->w->wanted &&
+	    t->w->wanted(t->w->opaque, r->offset)) {
 		if (!(k->value = malloc(r->after_len + 1)))
 			return -ENOMEM;
 		memcpy(k->value, r->after, r->after_len);
@@ -132,6 +137,23 @@ static bool is_gone(const struct notice *r)
 	size_t len = sizeof(end) - 1;
 
 	return r->id_len > len && !memcmp(r->id + r->id_len - len, end, len);
+}
+
+int told_take(struct told *t, const struct note *n)
+{
+	struct notice r;
+	int rc = notice_open(&r, n);
+
+	if (rc) /* somebody else's message */
+		return rc == -ENOMEM ? rc : 0;
+	if (is_of_partition(t, &r) && r.offset >= 0) {
+		if (r.offset >= t->w->from || is_gone(&r))
+			rc = keep(t, n, &r);
+		else
+			t->is_older = true;
+	}
+	notice_close(&r);
+	return rc;
 }
 
 static int take_headers(struct told *t, const rd_kafka_message_t *m, struct note *n)
@@ -159,32 +181,30 @@ static int take_headers(struct told *t, const rd_kafka_message_t *m, struct note
 	}
 }
 
-static int take(struct told *t, const rd_kafka_message_t *m)
+static int take_message(struct told *t, const rd_kafka_message_t *m)
 {
-	struct note n = {
-		.key = m->key, .key_len = m->key_len, .value = m->payload, .value_len = m->len
-	};
-	struct notice r;
+	struct note n = { .key = m->key ? m->key : "",
+			  .key_len = m->key ? m->key_len : 0,
+			  .value = m->payload,
+			  .value_len = m->len };
 	int rc = take_headers(t, m, &n);
 
-	if (rc)
-		return rc;
-	rc = notice_open(&r, &n);
-	if (rc) /* somebody else's message */
-		return rc == -ENOMEM ? rc : 0;
-	if (is_of_partition(t, &r)) {
-		if (is_gone(&r)) /* its offset is a place in the journal */
-			r.offset = -1;
-		if (r.offset >= 0 && r.offset < t->w->from)
-			t->is_older = true;
-		else
-			rc = keep(t, &n, &r);
-	}
-	notice_close(&r);
-	return rc;
+	return rc ? rc : told_take(t, &n);
 }
 
 /* ---- how far back ---- */
+
+static int say_denied(const struct told *t, const rd_kafka_message_t *m, char *err, size_t err_len)
+{
+	const char *topic = t->w->c->notifications_topic;
+	bool denied = m->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+
+	if (!denied && m->err != RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET)
+		return 0; /* it passes */
+	snprintf(err, err_len, "reading %s back: %s%s%s", topic, rd_kafka_message_errstr(m),
+		 denied ? "; grant Read on topic " : "", denied ? topic : "");
+	return -EIO;
+}
 
 static int read_from(struct told *t, rd_kafka_t *rk, int32_t part, int64_t from,
 		     const atomic_bool *stop, char *err, size_t err_len)
@@ -200,16 +220,10 @@ static int read_from(struct told *t, rd_kafka_t *rk, int32_t part, int64_t from,
 		rd_kafka_message_t *m = rd_kafka_consumer_poll(rk, POLL_MS);
 		if (atomic_load(stop))
 			rc = -EINTR;
-		if (m && m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+		if (m && m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
 			at_end = true;
-		} else if (m && !m->err && !rc) {
-			rc = take(t, m);
-		} else if (m && (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
-				 m->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)) {
-			snprintf(err, err_len, "reading %s back: %s", t->w->c->notifications_topic,
-				 rd_kafka_message_errstr(m));
-			rc = -EIO;
-		}
+		else if (m && !rc)
+			rc = m->err ? say_denied(t, m, err, err_len) : take_message(t, m);
 		if (m)
 			rd_kafka_message_destroy(m);
 	}
@@ -238,12 +252,11 @@ static int read_partition(struct told *t, rd_kafka_t *rk, int32_t part, const at
 int told_read(struct told **out, const struct told_what *w, const atomic_bool *stop, char *err,
 	      size_t err_len)
 {
-	struct told *t = calloc(1, sizeof(*t));
+	struct told *t = told_new(w);
 	rd_kafka_t *rk = kafka_new(w->c, KAFKA_QUERY, NULL, err, err_len);
 	int rc = !t ? -ENOMEM : rk ? 0 : -EIO, n = 0;
 
 	if (!rc) {
-		t->w = w;
 		n = kafka_partitions(rk, w->c->notifications_topic, ANSWER_MS, err, err_len);
 		rc = n < 0 ? -EIO : 0;
 	}
@@ -256,7 +269,7 @@ int told_read(struct told **out, const struct told_what *w, const atomic_bool *s
 		told_free(t);
 		return rc;
 	}
-	keep_last(t);
+	told_sort(t);
 	t->w = NULL;
 	*out = t;
 	return 0;

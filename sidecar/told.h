@@ -1,13 +1,17 @@
 /*
- * told.h - what others have told of a partition while this sidecar was away.
+ * told.h - what was told of a partition, and by whom does not matter.
  *
- * A gone key of a round belongs before the change at `due`.  Has another sidecar
- * published beyond that meanwhile, then it may have told of the delete, or of
- * updates before it, and only the notification topic knows.
+ * A round finds keys that are gone, and not where in the log they were deleted.
+ * Another sidecar may have read the tombstone in time, or may have found the
+ * same in a round of its own, having another of the key's records; and so may
+ * this one before a crash.  Only the notification topic knows.
  *
  *   told_read(&t, &what, &stop, err, sizeof err);
  *   last = told_last(t, key, key_len, r);     // after the record at r; NULL: nothing
  *   told_free(t);
+ *
+ * A gone key was told at a place of the log (source.offset) where it was absent: so
+ * that covers all its records before, whichever of them it names.
  *
  * Some 60 bytes of memory for each key that was told of, and the values that are
  * asked for.  What the notification topic has forgotten (retention.ms) counts as
@@ -19,6 +23,7 @@
 #define TOLD_H
 
 #include "config.h"
+#include "notice.h"
 
 #include <stdatomic.h>
 
@@ -29,15 +34,14 @@ struct told_what {
 	int32_t p;    /* partition of the source ... */
 	int n;        /* ... of so many */
 	int64_t from; /* changes at this offset and later */
-	/* whether the value of the record at this offset may be asked for */
+	/* whether the value of the record at this offset may be asked for; NULL: none */
 	bool (*wanted)(void *opaque, int64_t offset);
 	void *opaque;
 };
 
 struct told_key {
 	uint64_t hash, seq;
-	int64_t offset, ts_ms; /* of the source record; -1: a gone key was told */
-	int64_t before_offset; /* of the one before; -1: none */
+	int64_t offset, ts_ms; /* of the source record, or where in the log a key was gone */
 	char op;               /* c, u or d */
 	void *value;           /* the new value, if it was wanted and is known */
 	size_t value_len;
@@ -46,8 +50,14 @@ struct told_key {
 /** 0, -EINTR when *stop is set, -ENOMEM, -EIO with err. */
 int told_read(struct told **out, const struct told_what *w, const atomic_bool *stop, char *err,
 	      size_t err_len);
-/** The last that was told of this key since its record at offset r. */
+/** The last that was told of this key since its record at offset r; `t` may be NULL. */
 const struct told_key *told_last(const struct told *t, const void *key, size_t key_len, int64_t r);
 void told_free(struct told *t); /* NULL is allowed */
+
+/* What told_read() does with a broker, in parts.  0 or -ENOMEM; what is no notification of this
+ * partition is passed over.  told_last() may be asked after told_sort(). */
+struct told *told_new(const struct told_what *w);
+int told_take(struct told *t, const struct note *n);
+void told_sort(struct told *t);
 
 #endif

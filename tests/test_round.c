@@ -1,7 +1,7 @@
-/* The parts of a round that need no broker: bits, ids, and what was told already. */
+/* The parts of a round that need no broker: bits, and what was told already. */
 #include "harness.h"
 #include "bits.h"
-#include "readback.h"
+#include "told.h"
 
 static void test_a_bit_is_what_it_was_set_to_and_no_neighbour(void **state)
 {
@@ -22,58 +22,158 @@ static void test_a_bit_is_what_it_was_set_to_and_no_neighbour(void **state)
 	assert_false(bits_get(&b, 0));
 }
 
-static int64_t gone(const char *id)
-{
-	bool is_gone;
-	int64_t offset = readback_offset("t.x", 3, id, strlen(id), &is_gone);
+/* ---- what was told ---- */
 
-	return is_gone ? offset : -1;
+enum { FROM = 10 };
+
+static bool only_20(void *opaque, int64_t offset)
+{
+	(void)opaque;
+	return offset == 20;
 }
 
-static void test_only_the_id_of_a_gone_key_of_this_partition_counts(void **state)
+struct told_test {
+	struct config c;
+	struct told_what what;
+	struct told *t;
+};
+
+static void begin(struct told_test *x)
 {
-	(void)state;
-	assert_int_equal(gone("t.x/3/42/gone"), 42);
-	assert_int_equal(gone("t.x/3/0/gone"), 0);
-	assert_int_equal(gone("t.x/3/42"), -1);
-	assert_int_equal(gone("t.x/4/42/gone"), -1);
-	assert_int_equal(gone("t.x/33/42/gone"), -1);
-	assert_int_equal(gone("t/3/42/gone"), -1);
-	assert_int_equal(gone("t.x/3//gone"), -1);
-	assert_int_equal(gone("t.x/3/-1/gone"), -1);
-	assert_int_equal(gone("t.x/3/42/gone "), -1);
-	assert_int_equal(gone("t.x/3/99999999999999999999/gone"), -1);
-	assert_int_equal(gone(""), -1);
+	char err[200];
+
+	config_init(&x->c);
+	assert_int_equal(config_set(&x->c, "source.topic", "t.x", err, sizeof(err)), 0);
+	x->what = (struct told_what){ .c = &x->c, .p = 3, .n = 4, .from = FROM, .wanted = only_20 };
+	x->t = told_new(&x->what);
+	assert_non_null(x->t);
 }
 
-static void test_the_id_of_another_change_has_the_offset_of_its_record(void **state)
+static void end(struct told_test *x)
 {
-	bool is_gone = true;
-
-	(void)state;
-	assert_int_equal(readback_offset("t.x", 3, "t.x/3/42", 8, &is_gone), 42);
-	assert_false(is_gone);
-	assert_int_equal(readback_offset("t.x", 3, "t.x/3/42/", 9, &is_gone), -1);
+	told_free(x->t);
+	config_free(&x->c);
 }
 
-static void test_what_was_read_back_is_found_and_nothing_else(void **state)
+static void tell(struct told_test *x, const char *key, const char *id, const char *op,
+		 long long offset)
 {
-	int64_t before[] = { 3, 5, 8 };
-	const struct readback r = { before, 3 }, none = { 0 };
+	const struct record_header headers[] = { { "sidenote.id", 11, id, strlen(id) },
+						 { "sidenote.op", 11, op, strlen(op) } };
+	char value[200];
+
+	snprintf(value, sizeof(value),
+		 "{\"before\":null,\"after\":%s,\"source\":{\"offset\":%lld,\"ts_ms\":7}}",
+		 *op == 'd' ? "null" : "{\"v\":1}", offset);
+	const struct note n = { .key = key,
+				.key_len = strlen(key),
+				.value = value,
+				.value_len = strlen(value),
+				.headers = headers,
+				.n_headers = 2 };
+	assert_int_equal(told_take(x->t, &n), 0);
+}
+
+static const struct told_key *last(struct told_test *x, const char *key, int64_t r)
+{
+	told_sort(x->t);
+	return told_last(x->t, key, strlen(key), r);
+}
+
+static void test_the_last_that_was_told_of_a_key_counts(void **state)
+{
+	struct told_test x;
+	const struct told_key *k;
+
 	(void)state;
-	assert_true(readback_has(&r, 3));
-	assert_true(readback_has(&r, 8));
-	assert_false(readback_has(&r, 4));
-	assert_false(readback_has(&none, 4));
+	begin(&x);
+	tell(&x, "a", "t.x/3/12", "u", 12);
+	tell(&x, "b", "t.x/3/13", "c", 13);
+	tell(&x, "a", "t.x/3/20", "u", 20);
+	assert_non_null(k = last(&x, "a", 12));
+	assert_int_equal(k->op, 'u');
+	assert_int_equal(k->offset, 20);
+	assert_int_equal(k->ts_ms, 7);
+	assert_int_equal(k->value_len, 7);
+	assert_memory_equal(k->value, "{\"v\":1}", 7);
+	assert_null(last(&x, "a", 20)); /* of the record itself, and nothing later */
+	assert_non_null(k = last(&x, "b", 12));
+	assert_null(k->value); /* nobody wanted it */
+	assert_null(last(&x, "c", 0));
+	assert_null(told_last(NULL, "a", 1, 0));
+	end(&x);
+}
+
+/* Two sidecars had two records of a key, and each finds in its own round that it is gone. */
+static void test_a_gone_key_covers_every_record_before_its_place(void **state)
+{
+	struct told_test x;
+	const struct told_key *k;
+
+	(void)state;
+	begin(&x);
+	tell(&x, "a", "t.x/3/15/gone", "d", 30);
+	tell(&x, "b", "t.x/3/2/gone", "d", 9);
+	assert_non_null(k = last(&x, "a", 15));
+	assert_int_equal(k->op, 'd');
+	assert_non_null(last(&x, "a", 11));
+	assert_non_null(last(&x, "a", 29));
+	assert_null(last(&x, "a", 30));    /* it came back, and went again */
+	assert_non_null(last(&x, "b", 2)); /* older than what is asked for: its place says little */
+	end(&x);
+}
+
+static void test_what_is_older_or_of_another_partition_is_passed_over(void **state)
+{
+	struct told_test x;
+
+	(void)state;
+	begin(&x);
+	tell(&x, "a", "t.x/3/9", "u", 9);
+	tell(&x, "a", "t.x/4/12", "u", 12);
+	tell(&x, "a", "t.x/33/12", "u", 12);
+	tell(&x, "a", "t/3/12", "u", 12);
+	tell(&x, "a", "x.t.x/3/12/gone", "d", 12);
+	tell(&x, "a", "t.x/3/", "u", 12);
+	tell(&x, "a", "t.x/3/12", "u", -1);
+	tell(&x, "a", "", "u", 12);
+	tell(&x, "a", "t.x/3/12", "?", 12);
+	assert_null(last(&x, "a", 0));
+	end(&x);
+}
+
+static void test_many_keys_are_kept_apart(void **state)
+{
+	struct told_test x;
+	char key[20], id[40];
+
+	(void)state;
+	begin(&x);
+	for (int turn = 0; turn < 3; turn++)
+		for (int i = 0; i < 5000; i++) {
+			long long offset = 100 + turn * 5000 + i;
+			snprintf(key, sizeof(key), "k%d", i);
+			snprintf(id, sizeof(id), "t.x/3/%lld", offset);
+			tell(&x, key, id, turn == 2 ? "d" : "u", offset);
+		}
+	for (int i = 0; i < 5000; i++) {
+		snprintf(key, sizeof(key), "k%d", i);
+		const struct told_key *k = last(&x, key, 100 + i);
+		assert_non_null(k);
+		assert_int_equal(k->op, 'd');
+		assert_int_equal(k->offset, 100 + 10000 + i);
+	}
+	end(&x);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_bit_is_what_it_was_set_to_and_no_neighbour),
-		cmocka_unit_test(test_only_the_id_of_a_gone_key_of_this_partition_counts),
-		cmocka_unit_test(test_the_id_of_another_change_has_the_offset_of_its_record),
-		cmocka_unit_test(test_what_was_read_back_is_found_and_nothing_else),
+		cmocka_unit_test(test_the_last_that_was_told_of_a_key_counts),
+		cmocka_unit_test(test_a_gone_key_covers_every_record_before_its_place),
+		cmocka_unit_test(test_what_is_older_or_of_another_partition_is_passed_over),
+		cmocka_unit_test(test_many_keys_are_kept_apart),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

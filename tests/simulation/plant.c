@@ -6,9 +6,9 @@
 
 #include "decide.h"
 #include "pipeline.h"
-#include "readback.h"
 #include "scan.h"
 #include "tail.h"
+#include "told.h"
 
 #include <string.h>
 
@@ -39,7 +39,8 @@ enum fitness __real_decide_fitness(const struct standing *s, int n, const char *
 bool __real_decide_is_whole(const struct reading *r, int64_t lag_ms, int64_t close_ms);
 bool __real_decide_round_due(int64_t away_ms, int64_t retention_ms, bool was_running);
 bool __real_scan_misses(const struct scan *s, int32_t p, int64_t offset);
-bool __real_readback_has(const struct readback *r, int64_t before_offset);
+const struct told_key *__real_told_last(const struct told *t, const void *key, size_t key_len,
+					int64_t r);
 void __real_pipeline_applied(struct pipeline *p, const struct state_partition *rows,
 			     const bool *caught_up, bool waits);
 int __real_tail_start(struct tail **out, struct pipeline *p, const struct state_partition *rows);
@@ -53,7 +54,8 @@ enum fitness __wrap_decide_fitness(const struct standing *s, int n, const char *
 bool __wrap_decide_is_whole(const struct reading *r, int64_t lag_ms, int64_t close_ms);
 bool __wrap_decide_round_due(int64_t away_ms, int64_t retention_ms, bool was_running);
 bool __wrap_scan_misses(const struct scan *s, int32_t p, int64_t offset);
-bool __wrap_readback_has(const struct readback *r, int64_t before_offset);
+const struct told_key *__wrap_told_last(const struct told *t, const void *key, size_t key_len,
+					int64_t r);
 void __wrap_pipeline_applied(struct pipeline *p, const struct state_partition *rows,
 			     const bool *caught_up, bool waits);
 int __wrap_tail_start(struct tail **out, struct pipeline *p, const struct state_partition *rows);
@@ -128,9 +130,10 @@ bool __wrap_scan_misses(const struct scan *s, int32_t p, int64_t offset)
 	return sim_plant != PLANT_NO_SCAN && __real_scan_misses(s, p, offset);
 }
 
-bool __wrap_readback_has(const struct readback *r, int64_t before_offset)
+const struct told_key *__wrap_told_last(const struct told *t, const void *key, size_t key_len,
+					int64_t r)
 {
-	return sim_plant != PLANT_NO_READBACK && __real_readback_has(r, before_offset);
+	return sim_plant == PLANT_NO_READBACK ? NULL : __real_told_last(t, key, key_len, r);
 }
 
 /* It is about the one process that a sidecar has: here several share it. */
