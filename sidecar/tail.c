@@ -26,8 +26,7 @@ enum {
 	/* without an EOF event for longer, the tail was not live: somebody asks for the end every
 	 * 10 s, see tail_confirm(); the cleaner takes longer */
 	CLOSE_MS = 15000,
-	SET_BACK_MS = 1000, /* a wall clock that goes back by less is being corrected */
-	RETRY_MS = 1000,    /* between attempts while the disk is full */
+	RETRY_MS = 1000, /* between attempts while the disk is full */
 	DENIED_MS = 5000,
 	EXPIRE_EVERY_MS = 60000, /* a walk over all keys for what has expired, at most */
 };
@@ -94,7 +93,7 @@ int64_t tail_boot_ms(void) { return clock_ms(CLOCK_BOOTTIME); }
 /* ---- positions ---- */
 
 /* Time since the last EOF event by the clock that says more; -1: never; AWAY_UNKNOWN: no clock can
- * tell, as the wall clock has gone back, and the other does not run while a machine is paused. */
+ * tell, as the host was booted and its wall clock has gone back. */
 static int64_t away_ms(const struct state_partition *row)
 {
 	int64_t wall = clock_ms(CLOCK_REALTIME) - row->caught_wall_ms;
@@ -104,8 +103,8 @@ static int64_t away_ms(const struct state_partition *row)
 		return -1;
 	if (row->caught_boot_ms < 0) /* another boot: only the wall clock can tell */
 		return wall >= 0 ? wall : AWAY_UNKNOWN;
-	if (wall < -SET_BACK_MS)
-		return AWAY_UNKNOWN;
+	if (wall < 0) /* set back, and perhaps while the machine was paused: by no more than that */
+		wall = -wall;
 	return wall > boot ? wall : boot;
 }
 
@@ -211,8 +210,9 @@ static void say_gap(const struct tail *t, int p, int64_t away, int64_t retention
 
 	if (away == AWAY_UNKNOWN)
 		log_info(NULL,
-			 "%s [%d] was last read to its end nobody knows when: the clock has gone "
-			 "back since; looking for deletes that were purged unseen",
+			 "%s [%d] was last read to its end nobody knows when: the host was booted "
+			 "since, and its clock has gone back; looking for deletes that were purged "
+			 "unseen",
 			 topic, p);
 	else
 		log_info(NULL,

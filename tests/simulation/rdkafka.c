@@ -797,6 +797,10 @@ rd_kafka_resp_err_t rd_kafka_producev(rd_kafka_t *rk, ...)
 		case RD_KAFKA_VTYPE_MSGFLAGS:
 			va_arg(ap, int);
 			break;
+		case RD_KAFKA_VTYPE_TIMESTAMP: /* 0: now */
+			e.timestamp_ms = va_arg(ap, int64_t);
+			e.timestamp_ms = e.timestamp_ms ? e.timestamp_ms : sim_now / 1000;
+			break;
 		default:
 			abort();
 		}
