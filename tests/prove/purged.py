@@ -97,9 +97,12 @@ class LiveWriter:
 # ---------------------------------------------------------------- who reads
 
 
-def build_reader(where):
-    program = os.path.join(where, "reader")
+def build_reader(where, inside=None):
+    """`inside`: a reader that can be stopped or killed within a read (inside.c)."""
+    program = os.path.join(where, "reader" + (inside or ""))
     sources = [os.path.join(SHARED_STATE, f) for f in os.listdir(SHARED_STATE) if f.endswith(".c")]
+    if inside:
+        sources += [os.path.join(common.TESTS, "prove", "inside.c"), "-Wl,--wrap=commit_read"]
     subprocess.run([os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-D_GNU_SOURCE",
                     "-I" + SHARED_STATE, os.path.join(common.TESTS, "prove", "reader.c"), *sources,
                     "-pthread", "-llmdb", "-lcrypto", "-lxxhash", "-o", program], check=True)
