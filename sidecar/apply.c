@@ -196,7 +196,10 @@ static int load_tombstone(struct sweep *s, const struct batch_record *r, struct 
 		return -ENOMEM;
 	rc = record_decode(&old, cur->tombstone.p, len, r->skey, r->skey_len);
 	if (rc)
-		return complain(s, r, rc, "has a tombstone that fails its checksum", 0, 0);
+		return complain(s, r, rc,
+				rc == -ENOTSUP ? "has a tombstone of a newer format"
+					       : "has a tombstone that fails its checksum",
+				0, 0);
 	cur->tombstone_partition = old.partition;
 	cur->tombstone_stored = true;
 	return 0;
@@ -220,7 +223,10 @@ static int load(struct sweep *s, const struct batch_record *r, struct current *c
 		return -ENOMEM;
 	rc = record_decode(&cur->rec, cur->bytes.p, len, r->skey, r->skey_len);
 	if (rc)
-		return complain(s, r, rc, "has a stored record that fails its checksum", 0, 0);
+		return complain(s, r, rc,
+				rc == -ENOTSUP ? "has a stored record of a newer format"
+					       : "has a stored record that fails its checksum",
+				0, 0);
 	return 0;
 }
 

@@ -67,23 +67,38 @@ void metadata_format(const struct metadata *m, char out[METADATA_MAX])
 		snprintf(out + len, METADATA_MAX - (size_t)len, " c=%lld", (long long)m->c);
 }
 
+/* The number of ` name=` where the text goes on with it; *text then stands behind it. */
+static void take_number(const char **text, const char *name, int64_t *out)
+{
+	long long v;
+	int len = 0;
+
+	if (!strncmp(*text, name, strlen(name)) &&
+	    sscanf(*text + strlen(name), "%lld%n", &v, &len) == 1) {
+		*out = v;
+		*text += strlen(name) + (size_t)len;
+	}
+}
+
 void metadata_parse(struct metadata *m, const char *text)
 {
-	long long gap = -1, c = -1;
-	unsigned n = 0;
-	char by[40];
+	static const char ours[] = "sidenote";
+	struct metadata all = { .gap_until = -1, .c = -1 };
+	int len = 0;
 
-	*m = (struct metadata){ .gap_until = -1, .c = -1 };
-	if (!text || sscanf(text, "sidenote by=%39[0-9a-f-] n=%u", by, &n) != 2)
+	*m = all;
+	if (!text || strncmp(text, ours, strlen(ours)))
 		return;
-	memcpy(m->by, by, sizeof(by));
-	m->n = n;
-	const char *g = strstr(text, " g=");
-	if (g && sscanf(g, " g=%lld", &gap) == 1)
-		m->gap_until = gap;
-	const char *cursor = strstr(text, " c=");
-	if (cursor && sscanf(cursor, " c=%lld", &c) == 1)
-		m->c = c;
+	if (sscanf(text, "sidenote by=%39[0-9a-f-] n=%u%n", all.by, &all.n, &len) == 2) {
+		text += len;
+		take_number(&text, " g=", &all.gap_until);
+		take_number(&text, " c=", &all.c);
+		if (!*text) {
+			*m = all;
+			return;
+		}
+	}
+	strcpy(m->by, METADATA_FUTURE);
 }
 
 /* ---- fitness ---- */
@@ -100,6 +115,7 @@ static const char *const fitness_texts[] = {
 	[UNFIT_LOST] = "the committed offsets are gone",
 	[UNFIT_BACK] = "the committed offsets went back",
 	[UNFIT_UNKNOWN] = "the committed offsets are not known yet",
+	[UNFIT_FUTURE] = "a newer version has committed the offsets",
 };
 
 const char *fitness_text(enum fitness f) { return fitness_texts[f]; }
@@ -111,6 +127,8 @@ static bool is_self(const struct standing *s, const char *self)
 
 static enum fitness fitness_of(const struct standing *s, const char *self, bool group_empty)
 {
+	if (!strcmp(s->by, METADATA_FUTURE))
+		return UNFIT_FUTURE;
 	if (s->published.offset < 0 && s->was_published)
 		return UNFIT_LOST;
 	if (s->published.offset >= 0 && s->published.offset < s->seen)
@@ -136,7 +154,7 @@ static int weight(enum fitness f)
 	static const int order[] = {
 		[FIT] = 0,           [FIT_AS_GAP] = 1,  [UNFIT_NOT_WHOLE] = 2, [UNFIT_APPLIED] = 3,
 		[UNFIT_BEHIND] = 4,  [UNFIT_ROUND] = 5, [UNFIT_FILLING] = 6,   [UNFIT_UNKNOWN] = 7,
-		[UNFIT_JOURNAL] = 8, [UNFIT_LOST] = 9,  [UNFIT_BACK] = 10
+		[UNFIT_JOURNAL] = 8, [UNFIT_LOST] = 9,  [UNFIT_BACK] = 10,     [UNFIT_FUTURE] = 11
 	};
 	return order[f];
 }

@@ -46,14 +46,19 @@ bool decide_moved_wins(const struct record *old, const struct record *now);
 
 enum { METADATA_MAX = 200 };
 struct metadata {
-	char by[40];       /* uuid of the publishing state; "": unknown */
+	char by[40];       /* uuid of the publishing state; "": unknown; or METADATA_FUTURE */
 	uint32_t n;        /* entries at exactly this offset already published */
 	int64_t gap_until; /* entries below it are published with cause=gap; -1: none */
 	int64_t c;         /* every superseded pair below is published as gone; -1: none said */
 };
 /** Always fits METADATA_MAX. */
 void metadata_format(const struct metadata *m, char out[METADATA_MAX]);
-/** Foreign text gives by = "", n = 0: whoever wrote it was not a sidecar. */
+/* In `by`: a sidecar wrote it, and not all that it says is understood here. */
+#define METADATA_FUTURE "?"
+/**
+ * Foreign text gives by = "", n = 0: whoever wrote it was not a sidecar.  What a later version may
+ * have added gives by = METADATA_FUTURE: only that version knows what is published.
+ */
 void metadata_parse(struct metadata *m, const char *text);
 
 /* ---- who is fit, and what may be published (rules 7 to 9) ---- */
@@ -70,6 +75,7 @@ enum fitness {
 	UNFIT_LOST,      /* there was a committed offset and now there is none: stop */
 	UNFIT_BACK,      /* the committed offset is lower than this state has seen it: stop */
 	UNFIT_UNKNOWN,   /* committed offsets could not be read yet */
+	UNFIT_FUTURE,    /* a newer version committed them: only that knows what they say */
 };
 
 /* One partition as fitness sees it. */

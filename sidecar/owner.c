@@ -135,6 +135,8 @@ static void compare_committed(struct owner *o, const struct standing *before, in
 	struct metadata m;
 
 	metadata_parse(&m, c->metadata);
+	if (!strcmp(m.by, METADATA_FUTURE)) /* how far it is, nobody here can tell */
+		return;
 	if (before->published.offset < 0 || strcmp(before->by, state_uuid(o->p->state)))
 		return;
 	if (c->offset < 0)
@@ -268,6 +270,12 @@ static void act_on(struct owner *o, enum fitness f, int where)
 		else if (!o->subscribed)
 			pipeline_role(o->p, "joining the group");
 	}
+	if (f == UNFIT_FUTURE && f != o->fitness)
+		log_error("SN-OFFSETS-FUTURE",
+			  "%s [%d]: the offsets of group sidenote.%s were committed by a newer "
+			  "version of sidenote, and this one does not understand what it says of "
+			  "them: it publishes nothing; use the newer version",
+			  o->p->config->source_topic, where, o->p->config->name);
 	o->fitness = f;
 	metrics_set(METRIC_FIT, fit);
 	if (f == UNFIT_LOST)

@@ -669,6 +669,8 @@ static int open_producer(struct publisher *pub)
 /* P went back or vanished while we lead: somebody reset the group, or the topic is another. */
 static int check_committed(struct publisher *pub, const struct standing *s, int p)
 {
+	if (!strcmp(s->by, METADATA_FUTURE)) /* unfit, see take_positions() */
+		return TXN_OK;
 	if (pub->committed[p].offset < 0 || position_compare(s->published, pub->committed[p]) >= 0)
 		return TXN_OK;
 	pipeline_offsets_back(pub->p, p, pub->committed[p].offset, s->published.offset);

@@ -542,6 +542,11 @@ static void fail(struct tail *t, int rc)
 		pipeline_end(t->p, OUTCOME_BROKEN, "SN-RECORD-CHECKSUM",
 			     "%s: %s; remove the state directory to fill anew",
 			     t->p->config->state_dir, why);
+	else if (rc == -ENOTSUP)
+		pipeline_end(t->p, OUTCOME_BROKEN, "SN-STATE-FORMAT",
+			     "%s: %s; use the newer sidenote, or remove the directory to fill it "
+			     "anew",
+			     t->p->config->state_dir, why);
 	else if (rc == -ENOMEM)
 		pipeline_end(t->p, OUTCOME_UNREACHABLE, "SN-MEMORY", "out of memory");
 	else

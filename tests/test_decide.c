@@ -132,18 +132,33 @@ static void test_metadata_is_read_back_as_it_was_written(void **state)
 
 static void test_foreign_metadata_names_nobody(void **state)
 {
-	static const char *const foreign[] = { NULL,
-					       "",
-					       "x",
-					       "sidenote",
-					       "sidenote by= n=3",
-					       "sidenote by=ABC n=1",
-					       "{\"by\":\"abc\"}" };
+	static const char *const foreign[] = { NULL, "", "x", "side", "{\"by\":\"abc\"}" };
 	struct metadata m;
 	(void)state;
 	for (size_t i = 0; i < sizeof(foreign) / sizeof(*foreign); i++) {
 		metadata_parse(&m, foreign[i]);
 		assert_string_equal(m.by, "");
+		assert_int_equal(m.n, 0);
+		assert_int_equal(m.gap_until, -1);
+	}
+}
+
+static void test_metadata_of_a_later_version_is_not_guessed_at(void **state)
+{
+	static const char *const future[] = { "sidenote",
+					      "sidenote2 by=ab n=1",
+					      "sidenote by= n=3",
+					      "sidenote by=ABC n=1",
+					      "sidenote by=ab n=1 g=5 c=7 t=9",
+					      "sidenote by=ab n=1 x=2 g=5",
+					      "sidenote by=ab n=1 g=",
+					      "sidenote by=ab n=1x",
+					      "sidenote n=1 by=ab" };
+	struct metadata m;
+	(void)state;
+	for (size_t i = 0; i < sizeof(future) / sizeof(*future); i++) {
+		metadata_parse(&m, future[i]);
+		assert_string_equal(m.by, METADATA_FUTURE);
 		assert_int_equal(m.n, 0);
 		assert_int_equal(m.gap_until, -1);
 	}
@@ -283,6 +298,16 @@ static void test_a_state_behind_P_waits(void **state)
 	assert_int_equal(fitness(standing(100, OTHER, 5), true), FIT);
 }
 
+static void test_offsets_of_a_later_version_make_everybody_unfit(void **state)
+{
+	struct standing s = standing(20, METADATA_FUTURE, 5);
+	(void)state;
+	assert_int_equal(fitness(s, true), UNFIT_FUTURE);
+	s.seen = 21; /* that they went back is one of the things that cannot be told */
+	s.due = true;
+	assert_int_equal(fitness(s, true), UNFIT_FUTURE);
+}
+
 static void test_a_due_round_makes_unfit(void **state)
 {
 	struct standing s = standing(20, SELF, 5);
@@ -418,6 +443,8 @@ int main(void)
 		cmocka_unit_test(test_after_a_log_change_comes_the_next_offset),
 		cmocka_unit_test(test_metadata_is_read_back_as_it_was_written),
 		cmocka_unit_test(test_foreign_metadata_names_nobody),
+		cmocka_unit_test(test_metadata_of_a_later_version_is_not_guessed_at),
+		cmocka_unit_test(test_offsets_of_a_later_version_make_everybody_unfit),
 		cmocka_unit_test(test_a_first_start_is_fit_once_it_has_caught_up),
 		cmocka_unit_test(test_a_committed_offset_that_vanished_is_not_a_first_start),
 		cmocka_unit_test(test_a_committed_offset_that_went_back_is_not_gone_on_from),

@@ -1,4 +1,5 @@
-"""The admin requests that the rig needs and its Python binding lacks: ACLs and SCRAM passwords.
+"""The admin requests that the rig needs and its Python binding lacks: ACLs, SCRAM passwords, and
+committed offsets with their metadata.
 
     with Admin("127.0.0.1", port) as admin:
         admin.scram_password("sidenote", "secret")
@@ -19,6 +20,7 @@ _OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Delete": 6, "Alter": 7, "Des
                "ClusterAction": 9, "DescribeConfigs": 10, "AlterConfigs": 11,
                "IdempotentWrite": 12}
 _ALLOW = _LITERAL = 3
+_OFFSET_COMMIT = 8
 _CREATE_ACLS, _DELETE_ACLS, _ALTER_SCRAM = 30, 31, 51
 _SHA_512 = 2
 
@@ -62,6 +64,18 @@ class Admin:
         at = 1 + 4 + 1 + 1 + len(user.encode())
         if struct.unpack_from(">h", answer, at)[0]:
             raise RuntimeError(f"the broker refuses the password: {answer!r}")
+
+    def commit_offsets(self, group, topic, offsets, metadata):
+        """Of a group without members; the broker must be its coordinator."""
+        body = (_string(group) + struct.pack(">i", -1) + _string("") + struct.pack(">q", -1)
+                + struct.pack(">i", 1) + _string(topic) + struct.pack(">i", len(offsets)))
+        for partition, offset in offsets.items():
+            body += struct.pack(">iq", partition, offset) + _string(metadata)
+        answer = self._ask(_OFFSET_COMMIT, 2, body)
+        at = 4 + 2 + len(topic.encode()) + 4
+        for i in range(len(offsets)):
+            if struct.unpack_from(">ih", answer, at + 6 * i)[1]:
+                raise RuntimeError(f"the broker refuses the offsets: {answer!r}")
 
     @staticmethod
     def _acls(principal, rights):

@@ -632,6 +632,10 @@ class Kafka:
 
     def commit(self, group, topic, offsets, metadata=""):
         """Sets committed offsets by hand, as an operator would; the group must be empty."""
+        if metadata:  # which the Python binding drops
+            with self._admin_requests() as admin:
+                admin.commit_offsets(group, topic, offsets, metadata)
+            return
         consumer = self.consumer(**{"group.id": group})
         try:
             consumer.commit(offsets=[TopicPartition(topic, p, o) for p, o in offsets.items()],
