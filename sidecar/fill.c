@@ -7,18 +7,20 @@
  *      keys and in transactions of bounded size.
  *   4. The positions are written, after the last record.
  *
+ * Where superseded pairs wait, every version of a key is kept: versions.h.
+ *
  * Nobody reads the generation before it is current, so nothing in it has to be
  * true before step 4.  A crash leaves an unfinished generation, which the next
  * start sweeps away before it fills, and of the sorter's file nothing.
  */
 #include "fill.h"
-#include "apply.h"
 #include "fault.h"
 #include "intake.h"
 #include "log.h"
 #include "metrics.h"
 #include "sort.h"
 #include "systemd.h"
+#include "versions.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -58,13 +60,12 @@ struct fill {
 	struct intake *in;
 	struct intake_events ev;
 	struct sorter *sort;
-	int64_t *boundary; /* [n]: -1 until known */
+	struct versions *versions; /* instead of it, where superseded pairs wait */
+	int64_t *boundary;         /* [n]: -1 until known */
 	int64_t *first,
 		*next; /* [n]: the first offset read, and the one after the last; -1: none */
 	bool *done;
 	bool first_start; /* nothing was ever published */
-	bool *blind;      /* [n], all true: what was compacted away before is not known */
-	struct apply_counts counts;
 	struct progress progress;
 	int looks;          /* at the room on the disk ... */
 	bool short_of_room; /* ... and what was seen */
@@ -257,6 +258,11 @@ static int failed(struct fill *f, int rc, const char *text)
 	return rc == -EXDEV ? FILL_BROKEN : FILL_FAILED;
 }
 
+static const char *sorting_error(struct fill *f)
+{
+	return f->versions ? versions_error(f->versions) : sort_error(f->sort);
+}
+
 /* A fill keeps records of any partition: which of two counts is source.moved's business. */
 static int sort_in(struct fill *f)
 {
@@ -264,38 +270,12 @@ static int sort_in(struct fill *f)
 
 	for (size_t i = 0; i < b->n; i++) {
 		const struct batch_record *r = &b->v[i];
-		int rc = sort_add(f->sort, r->skey, r->skey_len, &r->rec);
+		int rc = f->versions ? versions_add(f->versions, r->skey, r->skey_len, &r->rec)
+				     : sort_add(f->sort, r->skey, r->skey_len, &r->rec);
 		if (rc)
-			return failed(f, rc, sort_error(f->sort));
+			return failed(f, rc, sorting_error(f));
 	}
 	return 0;
-}
-
-/*
- * Where superseded pairs wait, each one that is still in the log has to be seen:
- * record by record in the order of the log, which takes longer than to sort.
- */
-static int apply_in(struct fill *f)
-{
-	const struct apply_options o = { .moved = (enum moved)f->c->source_moved,
-					 .waiting = true,
-					 .blind = f->blind };
-	struct batch *b = intake_batch(f->in);
-	struct state_txn *t;
-	int rc = b->n ? state_begin(f->st, &t) : 0;
-
-	if (rc || !b->n)
-		return rc ? failed(f, rc, NULL) : 0;
-	f->err[0] = '\0';
-	rc = apply_batch(t, b, &o, &f->counts, f->err, f->err_len);
-	if (rc) {
-		char text[400];
-		state_abort(t);
-		snprintf(text, sizeof(text), "%s", f->err);
-		return failed(f, rc, text);
-	}
-	rc = state_commit(t);
-	return rc ? failed(f, rc, NULL) : 0;
 }
 
 /* Where the records of the batch stand, and how many there were. */
@@ -341,7 +321,7 @@ static int take(struct fill *f)
 		return FILL_BROKEN;
 	}
 	FAULT_POINT("fill.taken");
-	if ((rc = take_boundaries(f)) || (rc = state_waits(f->st) ? apply_in(f) : sort_in(f)))
+	if ((rc = take_boundaries(f)) || (rc = sort_in(f)))
 		return rc;
 	count_in(f);
 	look_at_room(f);
@@ -383,17 +363,29 @@ static int store(struct fill *f)
 	return rc ? rc : more;
 }
 
+static int store_some(struct fill *f)
+{
+	struct progress *g = &f->progress;
+	int rc;
+
+	if (!f->versions) {
+		rc = store(f);
+		g->done = (int64_t)g->records;
+		return rc;
+	}
+	rc = versions_store(f->versions);
+	const struct versions_stat *s = versions_stat(f->versions);
+	g->done = (int64_t)s->versions;
+	g->records = s->records;
+	g->bytes = s->bytes;
+	return rc;
+}
+
 static int store_all(struct fill *f, const atomic_bool *stop)
 {
 	int64_t read = (int64_t)f->progress.records;
-	int rc = sort_finish(f->sort);
+	int rc = f->versions ? versions_finish(f->versions) : sort_finish(f->sort);
 
-	if (!rc && state_waits(f->st)) { /* it is stored already */
-		struct state_stat s;
-		rc = state_stat(f->st, &s);
-		f->progress.records = s.records;
-		return rc ? failed(f, rc, NULL) : 0;
-	}
 	progress_begin(&f->progress, f->c, "storing");
 	f->progress.total = read; /* at most */
 	if (!rc)
@@ -401,12 +393,22 @@ static int store_all(struct fill *f, const atomic_bool *stop)
 	while (rc == 1) {
 		if (atomic_load(stop))
 			return FILL_STOPPED;
-		rc = store(f);
-		f->progress.done = (int64_t)f->progress.records;
+		rc = store_some(f);
 		if (progress_due(&f->progress))
 			progress_show(&f->progress);
 	}
-	return rc ? failed(f, rc, sort_error(f->sort)) : 0;
+	return rc ? failed(f, rc, sorting_error(f)) : 0;
+}
+
+static void say_waiting(const struct fill *f)
+{
+	const struct versions_stat *s = f->versions ? versions_stat(f->versions) : NULL;
+
+	if (s)
+		log_info(NULL,
+			 "%llu overwritten records wait for compaction, %llu of them, the oldest, "
+			 "without their values: notifications.compacted.max.bytes",
+			 (unsigned long long)s->pairs, (unsigned long long)s->omitted);
 }
 
 static int put_rows(struct fill *f, const struct position *published, int64_t began_wall,
@@ -476,6 +478,7 @@ static int run(struct fill *f, const struct position *published, const atomic_bo
 		f->c->source_topic, (unsigned long long)records, (long long)(stored - began),
 		(unsigned long long)f->progress.records, (long long)(sorted - began),
 		(long long)(stored - sorted));
+	say_waiting(f);
 	metrics_add(METRIC_FILLS, 1);
 	metrics_set(METRIC_FILL_MS, stored - began);
 	return 0;
@@ -489,13 +492,9 @@ static bool make_arrays(struct fill *f)
 	f->first = calloc(n, sizeof(*f->first));
 	f->next = calloc(n, sizeof(*f->next));
 	f->done = calloc(n, sizeof(*f->done));
-	f->blind = malloc(n * sizeof(*f->blind));
-	if (f->blind)
-		memset(f->blind, true, n * sizeof(*f->blind));
 	f->ev.eof = calloc(n, sizeof(*f->ev.eof));
 	f->ev.eof_offset = calloc(n, sizeof(*f->ev.eof_offset));
-	return f->boundary && f->first && f->next && f->done && f->blind && f->ev.eof &&
-	       f->ev.eof_offset;
+	return f->boundary && f->first && f->next && f->done && f->ev.eof && f->ev.eof_offset;
 }
 
 static void free_arrays(struct fill *f)
@@ -504,9 +503,19 @@ static void free_arrays(struct fill *f)
 	free(f->first);
 	free(f->next);
 	free(f->done);
-	free(f->blind);
 	free(f->ev.eof);
 	free(f->ev.eof_offset);
+}
+
+static int open_sorting(struct fill *f)
+{
+	const struct config *c = f->c;
+	size_t memory = (size_t)c->sort_memory;
+	enum moved moved = (enum moved)c->source_moved;
+
+	return state_waits(f->st) ? versions_open(&f->versions, f->st, c->state_dir, memory, moved,
+						  f->n, c->compacted_max_bytes)
+				  : sort_open(&f->sort, c->state_dir, memory, moved);
 }
 
 /* Where reading ends where that is known, and a consumer at the start of every partition. */
@@ -523,8 +532,7 @@ static int open_all(struct fill *f, const struct position *published)
 		f->boundary[p] = any && published[p].offset < 0 ? 0 : published[p].offset;
 	}
 	f->first_start = !any;
-	if (sort_open(&f->sort, f->c->state_dir, (size_t)f->c->sort_memory,
-		      (enum moved)f->c->source_moved))
+	if (open_sorting(f))
 		return failed(f, -ENOMEM, NULL);
 	if (intake_open(&f->in, f->c, INTAKE_FILL, f->n, from, f->err, f->err_len)) {
 		*f->id = "SN-KAFKA-CONFIG";
@@ -555,6 +563,7 @@ int fill_run(const struct config *c, struct state *st, int n, const struct posit
 	metrics_set(METRIC_FILLING, 0);
 	intake_close(f.in);
 	sort_close(f.sort);
+	versions_close(f.versions);
 	free_arrays(&f);
 	return rc;
 }

@@ -71,6 +71,7 @@ struct block {
 struct sorter {
 	char *dir;
 	enum moved moved;
+	bool versions; /* every one is given back */
 	size_t memory;
 	int fan_in;
 
@@ -576,7 +577,7 @@ static int reserve(struct merge *m, size_t len)
 /* Nothing more comes of the pending item's key. */
 static void settle(struct merge *m)
 {
-	if (m->has_pending && m->last && pending_item(m)->tombstone)
+	if (m->has_pending && m->last && pending_item(m)->tombstone && !m->s->versions)
 		m->out->used = m->pending;
 	m->has_pending = false;
 }
@@ -648,8 +649,8 @@ static int emit(struct merge *m, struct source *v)
 {
 	size_t len = bytes_of(v->item);
 	uint64_t order = v->order;
-	bool again =
-		m->has_pending && order == m->pending_order && same_key(pending_item(m), v->item);
+	bool again = !m->s->versions && m->has_pending && order == m->pending_order &&
+		     same_key(pending_item(m), v->item);
 	int rc;
 
 	if (!again)
@@ -857,6 +858,8 @@ int sort_open(struct sorter **out, const char *dir, size_t memory, enum moved mo
 	*out = s;
 	return 0;
 }
+
+void sort_keep_versions(struct sorter *s) { s->versions = true; }
 
 void sort_close(struct sorter *s)
 {

@@ -33,6 +33,8 @@ struct sorter;
 
 /** `dir`: where the file goes.  It is read when the first run is written. */
 int sort_open(struct sorter **out, const char *dir, size_t memory, enum moved moved);
+/** Before the first sort_add(): give every version of a key back, in the order of the calls. */
+void sort_keep_versions(struct sorter *s);
 /** At any time; NULL is allowed. */
 void sort_close(struct sorter *s);
 

@@ -162,6 +162,25 @@ class Compacted(RigTest):
         self.assertGreater(self.assert_told(work).compacted, 140)
         self.assert_snapshot(work, sidecar)
 
+    def test_of_more_than_may_wait_a_fill_keeps_the_oldest_without_their_values(self):
+        topic = self.topic(2, {**COMPACT_FAST, **COMPACT_NEVER})
+        work = self.workload(topic)
+        work.load(20)
+        for i in range(70):
+            for key in work.present_keys():
+                work.put(key, b'{"i":%d,"pad":"%s"}' % (i, b"x" * 2000))
+        work.flush()
+        sidecar = self.with_compacted(topic, {"notifications.compacted.max.bytes": "1MiB"})
+        sidecar.start()
+        sidecar.wait_published()
+        wait_until(lambda: 0 < self.metric(sidecar, "sidenote_waiting_pairs") < 600, 30,
+                   "the oldest are told")
+        verdict = self.assert_told(work, complete=False)
+        self.assertEqual(verdict.compacted, 0)
+        self.assertGreater(verdict.omitted, 700)
+        self.assertGreater(verdict.waiting, 100)
+        self.assert_snapshot(work, sidecar)
+
     def test_a_rebuild_keeps_what_waits(self):
         topic, work, sidecar = self.running(config={**COMPACT_FAST, **COMPACT_NEVER})
         self.overwrite(work)

@@ -163,25 +163,42 @@ def leading(sidecars):
     return None
 
 
+def supervise(sidecars, counts):
+    """A publisher that hangs on a dead broker when its leadership ends takes the process with it, on
+    purpose: whoever runs it starts it again."""
+    for s in sidecars:
+        if s.alive():
+            continue
+        if "SN-PUBLISHER-STUCK" not in s.evidence(20):
+            raise RuntimeError(f"it ended by itself\n{s.evidence()}")
+        counts["ended itself"] = counts.get("ended itself", 0) + 1
+        s.start()
+
+
+def becomes_leader(which, sidecars, counts, dead=None):
+    def look():
+        supervise([s for s in sidecars if s is not dead], counts)
+        return leading(which)
+    try:
+        return wait_until(look, 60, "it leads", 0.1)
+    except TimeoutError as e:
+        texts = [f"{s.evidence(200)}\n{s.stat()}" for s in which]
+        raise RuntimeError("\n".join([str(e), *texts])) from None
+
+
 def chaos(kafka, sidecars, rng, events, clock, counts):
     for n, event in enumerate(events):
         time.sleep(rng.uniform(0.2, 1.5))
-        for s in sidecars:
-            if not s.alive():
-                raise RuntimeError(f"it ended by itself\n{s.evidence()}")
+        supervise(sidecars, counts)
         if event == "broker":
             i = rng.randrange(3)
             kafka.kill(i)
             time.sleep(rng.uniform(0.5, 3))
             kafka.restart(i)
         elif event == "change":
-            s = wait_until(lambda: leading(sidecars), 60, "a leader", 0.1)
+            s = becomes_leader(sidecars, sidecars, counts)
             s.kill9()
-            other = sidecars[1 - sidecars.index(s)]
-            try:
-                wait_until(lambda o=other: leading([o]), 60, "the other leads", 0.1)
-            except TimeoutError as e:
-                raise RuntimeError(f"{e}\n{other.evidence(200)}\n{other.stat()}") from None
+            becomes_leader([sidecars[1 - sidecars.index(s)]], sidecars, counts, s)
             s.start()
         else:
             s = rng.choice(sidecars)
@@ -220,6 +237,7 @@ def main():
             with gone.Watcher(kafka, topic, f"{topic}.gone") as watcher:
                 chaos(kafka, [one, two], rng, events, clock, counts)
                 writer.join()
+                supervise([one, two], counts)
                 follower.stop()
                 clock.done("written", str(counts))
                 time.sleep(LAG_MS / 1000)
