@@ -21,6 +21,7 @@
 
 #include "bytes.h"
 #include "codes.h"
+#include "fault.h"
 #include "meta.h"
 
 #include <errno.h>
@@ -159,6 +160,7 @@ int state_wait(struct state_txn *t, const struct change *c, const void *before, 
 	rc = open_cursors(t);
 	if (!rc)
 		rc = mdb_cursor_put(t->waiting, &k, &v, 0);
+	FAULT_POINT("waiting.pair");
 	if (!rc)
 		rc = put_superseded(t, c, before);
 	return rc ? state_write_failed(st, code_from_mdb(rc)) : 0;
@@ -199,6 +201,8 @@ int state_waiting_trim(struct state_txn *t, int32_t p, int64_t below, int max)
 	if (rc)
 		return rc;
 	rc = deleted = trim(t->waiting, p, below, max);
+	if (deleted > 0)
+		FAULT_POINT("waiting.trim");
 	if (rc >= 0)
 		rc = trim(t->superseded, p, below, max);
 	return rc < 0 ? state_write_failed(t->st, rc) : deleted;
@@ -267,6 +271,7 @@ int state_tombstone_put(struct state_txn *t, const void *skey, size_t skey_len, 
 		return rc;
 	MDB_val k = val(skey, skey_len), v = val(rec, rec_len);
 	rc = mdb_cursor_put(t->tombstones, &k, &v, 0);
+	FAULT_POINT("waiting.tombstone");
 	if (!rc) {
 		MDB_val at = val(key, sizeof(key));
 		rc = mdb_cursor_put(t->forgetting, &at, &k, 0);

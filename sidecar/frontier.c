@@ -1,4 +1,5 @@
 #include "frontier.h"
+#include "fault.h"
 #include "kafka.h"
 #include "log.h"
 #include "metrics.h"
@@ -219,6 +220,7 @@ static bool go_through(struct frontier *f, int p)
 		asked = true;
 		size_t which = probe_choose(&part->probe, f->pairs, (size_t)n);
 		enum found found = ask(f, p, f->pairs[which].old_offset);
+		FAULT_POINT("frontier.answer");
 		part->elsewhere |= found == FOUND_ELSEWHERE;
 		if (found == FOUND_ELSEWHERE)
 			break;
@@ -256,6 +258,7 @@ static void tell(struct frontier *f, const int32_t *leader)
 		part->known.gone_ms = part->gone_ms;
 		part->known.leader = leader[p];
 		pipeline_gone(f->p, p, &part->known, f->forgotten);
+		FAULT_POINT("frontier.told");
 		metrics_set_at(METRIC_GONE_OFFSET, p, part->below);
 		part->below = part->from;
 	}

@@ -482,7 +482,10 @@ static int produce(struct publisher *pub)
 		if (v != TXN_OK)
 			return v;
 		pub->notes += en->what == CHANGED;
-		FAULT_POINT("publish.message");
+		if (en->what == CHANGED)
+			FAULT_POINT("publish.message");
+		else
+			FAULT_POINT("publish.compacted");
 		en->op = c.op;
 		en->cause = c.cause;
 		en->timestamp_ms = c.has_after ? c.after.timestamp_ms : -1;

@@ -203,6 +203,7 @@ static int begin_pairs(struct versions *v)
 	sort_close(v->by_key);
 	v->by_key = NULL;
 	v->keys_done = true;
+	FAULT_POINT("versions.sorted");
 	share_out(v);
 	return sort_finish(v->by_offset);
 }

@@ -18,6 +18,7 @@ import sys
 import time
 
 import common  # noqa: I001  (finds the modules of the rig)
+import gone
 from broker import COMPACT_FAST, COMPACT_NEVER, ROOT, Kafka, wait_until
 from redis_server import RedisServer
 from sidecar import Sidecar, sidenote
@@ -250,8 +251,58 @@ class Redis(Group):
         self.server.close()
 
 
+class Gone(Group):
+    """What compaction removes is told as well. It is left for longer than the sidecar is dead."""
+
+    lag_ms = 15000
+    config = {"cleanup.policy": "compact", "segment.ms": "500", "min.cleanable.dirty.ratio": "0",
+              "file.delete.delay.ms": "100", "min.compaction.lag.ms": str(lag_ms)}
+    passes = 5
+
+    def __init__(self, kafka, name, seed):
+        self.gone = f"{name}.gone"
+        self.options = {**self.options, "notifications.compacted.topic": self.gone}
+        super().__init__(kafka, name, seed)
+
+    def heal(self):
+        super().heal()
+        self.kafka.alter_config(self.topic, {"min.compaction.lag.ms": "0"})
+        self.kafka.force_compaction(self.topic, timeout=120)
+        self.sidecar.wait_published(timeout=120)
+        present = gone.present_offsets(self.kafka, self.topic)
+        n = sum(1 for p in range(self.work.partitions) for _ in itertools.takewhile(
+            lambda pair, p=p: pair.old_offset not in present[p],
+            gone.pairs_of(self.work.truth, p)))
+        wait_until(lambda: sum(1 for _ in self.kafka.read(self.gone)) >= n, 300,
+                   f"{n} notifications of compaction", 1)
+
+    def judge(self):
+        held, figures = super().judge()
+        verdict = gone.judge(self.work.truth, gone.read(self.kafka, self.gone),
+                             gone.present_offsets(self.kafka, self.topic))
+        if not verdict.clean:
+            print(verdict, file=sys.stderr, flush=True)
+        return held and verdict.clean and verdict.compacted > 0, \
+            {**figures, "compacted": verdict.figures()}
+
+
+class Load(Gone):
+    """The state was lost, and the fill finds every version again."""
+
+    config = COMPACT_NEVER
+    options = {"sort.memory": "1MiB"}
+    passes = 1
+
+    def before(self, point):
+        self.sidecar.remove_state()
+
+    def gaps_are_fine(self, verdict):
+        return True
+
+
 GROUPS = {"change": Change, "start": Start, "stop": Stop, "abort": Abort, "fill": Fill,
-          "round": Round, "readback": Readback, "rebuild": Rebuild, "redis": Redis}
+          "round": Round, "readback": Readback, "rebuild": Rebuild, "redis": Redis,
+          "gone": Gone, "load": Load}
 
 
 def run_group(name, points):
