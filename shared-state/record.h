@@ -120,7 +120,9 @@ struct change {
 	size_t key_len;
 	bool has_before;
 	struct record before;
-	bool has_after;      /* false for CAUSE_RECONCILE only */
+	/* of CAUSE_RECONCILE: a tombstone that never was, at the offset from which on the key is
+	 * known to be gone; in journals of older versions nothing */
+	bool has_after;
 	struct record after; /* a tombstone for CHANGE_DELETE */
 	const void *bytes;   /* what change_decode() was given, to be copied elsewhere */
 	size_t bytes_len;

@@ -87,6 +87,11 @@ void pipeline_offsets_back(struct pipeline *p, int part, int64_t from, int64_t t
 		     p->config->name, p->config->source_topic, part, from, to);
 }
 
+void pipeline_holes_name(char name[HOLES_NAME_MAX], int part)
+{
+	snprintf(name, HOLES_NAME_MAX, "holes/%010d", part);
+}
+
 void pipeline_standings(struct pipeline *p, struct standing *out)
 {
 	pthread_mutex_lock(&p->lock);

@@ -94,6 +94,10 @@ static inline bool pipeline_stopping(struct pipeline *p)
 	return atomic_load(&p->outcome) != RUNNING;
 }
 
+enum { HOLES_NAME_MAX = 32 };
+/** Entry of meta that is "1" while offsets were missing and the end of the log was not seen yet. */
+void pipeline_holes_name(char name[HOLES_NAME_MAX], int part);
+
 /** Copy the standings of all partitions. */
 void pipeline_standings(struct pipeline *p, struct standing *out);
 

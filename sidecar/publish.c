@@ -77,6 +77,7 @@ struct publisher {
 	int lacks;                  /* a partition where more of that has to be known; -1: none */
 	int64_t lacks_since;
 	int64_t *gap_until;            /* [n] */
+	bool *own;                     /* [n]: what is committed is of this state, or nothing is */
 	bool *moved;                   /* [n]: goes into this commit */
 	bool all_offsets;              /* the next commit names every partition */
 	bool compacted;                /* physical compaction is notified, too */
@@ -159,7 +160,7 @@ static void say_denied(struct publisher *pub)
 /* ---- collecting: from the journal into the arena ---- */
 
 /* `applied`: of the state that the entry is read from.  Where in the log the delete of a gone key
- * was nobody knows, but this state has it. */
+ * was nobody knows, but this state has it, and the entry says since where. */
 static int copy_entry(struct publisher *pub, const struct change *c, int p, int64_t applied)
 {
 	struct entry *e = &pub->entries[pub->n_entries];
@@ -173,7 +174,9 @@ static int copy_entry(struct publisher *pub, const struct change *c, int p, int6
 		return -ENOMEM;
 	e->value_len = c->bytes_len;
 	e->gap = c->offset < pub->gap_until[p];
-	e->reached = c->cause == CAUSE_RECONCILE ? applied : c->offset + 1;
+	e->reached = c->cause != CAUSE_RECONCILE ? c->offset + 1
+		     : c->has_after              ? c->after.offset
+						 : applied;
 	pub->n_entries++;
 	pub->bytes += c->bytes_len;
 	return 0;
@@ -328,6 +331,34 @@ static int look_at_excess(struct publisher *pub, struct state_view *v)
 	return 0;
 }
 
+static void say_gap(const struct publisher *pub, int p)
+{
+	log_warn("SN-GAP",
+		 "%s [%d]: versions from %" PRId64 " to %" PRId64
+		 " may have been compacted away unseen: published with cause=gap",
+		 pub->p->config->source_topic, p, pub->at[p].offset, pub->gap_until[p]);
+}
+
+/* The tail may have missed versions since this began to lead: then another, if it is another that
+ * has published up to here, may have them. */
+static void look_at_gap(struct publisher *pub, struct state_view *v, int p,
+			const struct state_partition *row)
+{
+	char name[HOLES_NAME_MAX], text[8];
+
+	if (pub->own[p] && pub->gap_until[p] != INT64_MAX)
+		return;
+	pipeline_holes_name(name, p);
+	bool holes = !state_view_meta(v, name, text, sizeof(text)) && text[0] == '1';
+	int64_t until = holes ? INT64_MAX : row->whole;
+	if (!pub->own[p] && until > pub->at[p].offset && until != pub->gap_until[p]) {
+		pub->gap_until[p] = until;
+		say_gap(pub, p);
+	}
+	if (pub->gap_until[p] == INT64_MAX && !holes) /* until the tail has seen the end */
+		pub->gap_until[p] = row->whole;
+}
+
 static int collect_partition(struct publisher *pub, struct state_view *v, int p)
 {
 	struct state_partition row;
@@ -338,8 +369,7 @@ static int collect_partition(struct publisher *pub, struct state_view *v, int p)
 		return rc;
 	pub->next[p] = pub->at[p];
 	pub->next_told[p] = pub->told[p];
-	if (pub->gap_until[p] == INT64_MAX) /* until the tail has seen the end */
-		pub->gap_until[p] = row.whole;
+	look_at_gap(pub, v, p, &row);
 	/* what a round will find belongs before the changes from `due` on */
 	int64_t limit = row.due >= 0 ? row.due : row.applied;
 	rc = state_view_journal(v, p, pub->at[p].offset, pub->at[p].n, &c);
@@ -574,6 +604,7 @@ static void took_effect(struct publisher *pub)
 		if (!pub->moved[p])
 			continue;
 		pub->at[p] = pub->next[p];
+		pub->own[p] = true;
 		pub->told[p] = pub->next_told[p];
 		pub->cursor[p] = pub->next_cursor[p];
 		pipeline_cursor(pub->p, p, pub->cursor[p]);
@@ -767,12 +798,9 @@ static int take_positions(struct publisher *pub)
 		begin_at(pub, p, decide_publish_from(&s[p]));
 	for (int p = 0; p < pub->p->n && v == TXN_OK; p++) {
 		pub->gap_until[p] = decide_gap_until(&s[p], pub->self);
+		pub->own[p] = s[p].published.offset < 0 || !strcmp(s[p].by, pub->self);
 		if (pub->gap_until[p] >= 0)
-			log_warn("SN-GAP",
-				 "%s [%d]: versions from %" PRId64 " to %" PRId64
-				 " may have been compacted away unseen: published with cause=gap",
-				 pub->p->config->source_topic, p, pub->at[p].offset,
-				 pub->gap_until[p]);
+			say_gap(pub, p);
 		if (s[p].published.offset >= 0)
 			pipeline_published(pub->p, p, s[p].published, s[p].by, s[p].gap_until);
 	}
@@ -924,6 +952,7 @@ static void free_publisher(struct publisher *pub)
 	free(pub->told_before);
 	free(pub->told_since);
 	free(pub->gap_until);
+	free(pub->own);
 	free(pub->moved);
 	free(pub->cursor);
 	free(pub->next_cursor);
@@ -961,13 +990,14 @@ static int make(struct publisher *pub)
 	pub->told_before = calloc(n, sizeof(*pub->told_before));
 	pub->told_since = calloc(n, sizeof(*pub->told_since));
 	pub->gap_until = calloc(n, sizeof(*pub->gap_until));
+	pub->own = calloc(n, sizeof(*pub->own));
 	pub->moved = calloc(n, sizeof(*pub->moved));
 	pub->compacted = state_waits(pub->p->state);
 	pub->cursor = calloc(n, sizeof(*pub->cursor));
 	pub->next_cursor = calloc(n, sizeof(*pub->next_cursor));
 	if (!pub->entries || !pub->at || !pub->next || !pub->committed || !pub->told ||
 	    !pub->next_told || !pub->told_before || !pub->told_since || !pub->gap_until ||
-	    !pub->moved || !pub->cursor || !pub->next_cursor)
+	    !pub->own || !pub->moved || !pub->cursor || !pub->next_cursor)
 		return -ENOMEM;
 	for (size_t p = 0; p < n; p++)
 		pub->committed[p].offset = -1;

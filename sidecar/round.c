@@ -113,6 +113,26 @@ static int as_told(struct sweep *w, const struct gone *g, const struct record *r
 	return 0;
 }
 
+/* No record: it says from where on this state has the key gone, whenever that is published. */
+static int as_found(struct sweep *w, const struct gone *g, const struct record *r, const void **rec,
+		    size_t *rec_len)
+{
+	const struct record found = { .flags = RECORD_TOMBSTONE | (r->flags & RECORD_KEY),
+				      .partition = r->partition,
+				      .offset = w->rows[g->partition].applied,
+				      .timestamp_ms = -1,
+				      .key = r->key,
+				      .key_len = r->key_len };
+	uint8_t *bytes = arena_alloc(&w->arena, record_bytes(&found));
+
+	if (!bytes)
+		return -ENOMEM;
+	record_encode(bytes, &found, g->skey, g->skey_len);
+	*rec = bytes;
+	*rec_len = record_bytes(&found);
+	return 0;
+}
+
 static int tell_one(struct sweep *w, struct state_txn *t, const struct gone *g,
 		    const struct record *r)
 {
@@ -127,16 +147,16 @@ static int tell_one(struct sweep *w, struct state_txn *t, const struct gone *g,
 				  .key_len = r->flags & RECORD_KEY ? r->key_len : g->skey_len };
 	const struct told_key *k =
 		told_last(scan_told(w->scan, g->partition), c.key, c.key_len, r->offset);
-	const void *rec = g->rec;
-	size_t rec_len = g->rec_len;
+	const void *rec = g->rec, *found;
+	size_t rec_len = g->rec_len, found_len;
 	int rc = 0;
 
 	if (k && k->op == CHANGE_DELETE)
 		return 0;
 	if (k && k->value)
 		rc = as_told(w, g, r, k, &rec, &rec_len);
-	if (!rc)
-		rc = state_journal(t, &c, rec, rec_len, NULL, 0);
+	if (!rc && !(rc = as_found(w, g, r, &found, &found_len)))
+		rc = state_journal(t, &c, rec, rec_len, found, found_len);
 	if (old)
 		w->n_due[g->partition]++;
 	else

@@ -164,6 +164,8 @@ static void take_confirmed(struct tail *t)
 		struct state_partition *row = &t->rows[p];
 		if (c->end != row->applied || !t->caught_up[p] || c->wall_ms <= row->caught_wall_ms)
 			continue;
+		if (t->holes[p]) /* the EOF event will say whether they mean anything */
+			continue;
 		row->caught_wall_ms = c->wall_ms;
 		row->caught_boot_ms = c->boot_ms;
 	}
@@ -428,15 +430,13 @@ static int forget_tombstones(struct tail *t, struct state_txn *txn, const struct
 	return n < 0 ? n : 0;
 }
 
-static void holes_name(char name[32], int p) { snprintf(name, 32, "holes/%010d", p); }
-
 static int put_holes(struct tail *t, struct state_txn *txn, int p)
 {
-	char name[32];
+	char name[HOLES_NAME_MAX];
 
 	if (has_holes(t, p) == t->holes_stored[p])
 		return 0;
-	holes_name(name, p);
+	pipeline_holes_name(name, p);
 	return state_meta_set(txn, name, has_holes(t, p) ? "1" : "0");
 }
 
@@ -973,7 +973,7 @@ static void *run(void *arg)
 static int load_past(struct tail *t)
 {
 	struct state_anchor a[STATE_ANCHORS];
-	char name[32], holes[8];
+	char name[HOLES_NAME_MAX], holes[8];
 	struct state_view *v;
 	int rc = state_view_begin(t->p->state, &v);
 
@@ -983,7 +983,7 @@ static int load_past(struct tail *t)
 		int n = state_view_anchors(v, p, a);
 		for (int i = n - 1; i >= 0; i--)
 			t->rings[p].a[t->rings[p].n++ % STATE_ANCHORS] = a[i];
-		holes_name(name, p);
+		pipeline_holes_name(name, p);
 		t->holes[p] = !state_view_meta(v, name, holes, sizeof(holes)) && holes[0] == '1';
 		t->holes_stored[p] = t->holes[p];
 	}

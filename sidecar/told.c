@@ -139,6 +139,25 @@ static bool is_gone(const struct notice *r)
 	return r->id_len > len && !memcmp(r->id + r->id_len - len, end, len);
 }
 
+/* The token of a gone key says from where on it was known to be gone, whichever of its records the
+ * teller had; its offset is a place in the journal. */
+static int64_t gone_at(const struct note *n, int64_t place)
+{
+	for (size_t i = 0; i < n->n_headers; i++) {
+		const struct record_header *h = &n->headers[i];
+		char text[40];
+		int p;
+		long long at;
+		if (h->name_len != strlen("sidenote.token") ||
+		    memcmp(h->name, "sidenote.token", h->name_len) || h->value_len >= sizeof(text))
+			continue;
+		memcpy(text, h->value, h->value_len);
+		text[h->value_len] = '\0';
+		return sscanf(text, "%d:%lld", &p, &at) == 2 && at > place ? at : place;
+	}
+	return place;
+}
+
 int told_take(struct told *t, const struct note *n)
 {
 	struct notice r;
@@ -147,7 +166,10 @@ int told_take(struct told *t, const struct note *n)
 	if (rc) /* somebody else's message */
 		return rc == -ENOMEM ? rc : 0;
 	if (is_of_partition(t, &r) && r.offset >= 0) {
-		if (r.offset >= t->w->from || is_gone(&r))
+		bool gone = is_gone(&r);
+		if (gone)
+			r.offset = gone_at(n, r.offset);
+		if (gone || r.offset >= t->w->from)
 			rc = keep(t, n, &r);
 		else
 			t->is_older = true;

@@ -10,8 +10,8 @@
  *   last = told_last(t, key, key_len, r);     // after the record at r; NULL: nothing
  *   told_free(t);
  *
- * A gone key was told at a place of the log (source.offset) where it was absent: so
- * that covers all its records before, whichever of them it names.
+ * Whoever told of a gone key had read the log up to some offset (sidenote.token) and it was
+ * absent there: that covers all its records before, whichever of them was named.
  *
  * Some 60 bytes of memory for each key that was told of, and the values that are
  * asked for.  What the notification topic has forgotten (retention.ms) counts as
@@ -41,7 +41,7 @@ struct told_what {
 
 struct told_key {
 	uint64_t hash, seq;
-	int64_t offset, ts_ms; /* of the source record, or where in the log a key was gone */
+	int64_t offset, ts_ms; /* of the source record; of a gone key, where it was known to be */
 	char op;               /* c, u or d */
 	void *value;           /* the new value, if it was wanted and is known */
 	size_t value_len;

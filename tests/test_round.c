@@ -55,11 +55,12 @@ static void end(struct told_test *x)
 	config_free(&x->c);
 }
 
-static void tell(struct told_test *x, const char *key, const char *id, const char *op,
-		 long long offset)
+static void tell_with(struct told_test *x, const char *key, const char *id, const char *op,
+		      long long offset, const char *token)
 {
 	const struct record_header headers[] = { { "sidenote.id", 11, id, strlen(id) },
-						 { "sidenote.op", 11, op, strlen(op) } };
+						 { "sidenote.op", 11, op, strlen(op) },
+						 { "sidenote.token", 14, token, strlen(token) } };
 	char value[200];
 
 	snprintf(value, sizeof(value),
@@ -70,8 +71,14 @@ static void tell(struct told_test *x, const char *key, const char *id, const cha
 				.value = value,
 				.value_len = strlen(value),
 				.headers = headers,
-				.n_headers = 2 };
+				.n_headers = 3 };
 	assert_int_equal(told_take(x->t, &n), 0);
+}
+
+static void tell(struct told_test *x, const char *key, const char *id, const char *op,
+		 long long offset)
+{
+	tell_with(x, key, id, op, offset, "3:0");
 }
 
 static const struct told_key *last(struct told_test *x, const char *key, int64_t r)
@@ -105,21 +112,22 @@ static void test_the_last_that_was_told_of_a_key_counts(void **state)
 }
 
 /* Two sidecars had two records of a key, and each finds in its own round that it is gone. */
-static void test_a_gone_key_covers_every_record_before_its_place(void **state)
+static void test_a_gone_key_covers_every_record_before_it_was_known_to_be(void **state)
 {
 	struct told_test x;
 	const struct told_key *k;
 
 	(void)state;
 	begin(&x);
-	tell(&x, "a", "t.x/3/15/gone", "d", 30);
-	tell(&x, "b", "t.x/3/2/gone", "d", 9);
+	tell_with(&x, "a", "t.x/3/15/gone", "d", 20, "3:30");
+	tell_with(&x, "b", "t.x/3/2/gone", "d", 9, "rubbish");
 	assert_non_null(k = last(&x, "a", 15));
 	assert_int_equal(k->op, 'd');
 	assert_non_null(last(&x, "a", 11));
 	assert_non_null(last(&x, "a", 29));
-	assert_null(last(&x, "a", 30));    /* it came back, and went again */
-	assert_non_null(last(&x, "b", 2)); /* older than what is asked for: its place says little */
+	assert_null(last(&x, "a", 30)); /* it came back, and went again */
+	assert_non_null(last(&x, "b", 2));
+	assert_null(last(&x, "b", 9));
 	end(&x);
 }
 
@@ -171,7 +179,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_bit_is_what_it_was_set_to_and_no_neighbour),
 		cmocka_unit_test(test_the_last_that_was_told_of_a_key_counts),
-		cmocka_unit_test(test_a_gone_key_covers_every_record_before_its_place),
+		cmocka_unit_test(test_a_gone_key_covers_every_record_before_it_was_known_to_be),
 		cmocka_unit_test(test_what_is_older_or_of_another_partition_is_passed_over),
 		cmocka_unit_test(test_many_keys_are_kept_apart),
 	};

@@ -39,23 +39,27 @@ static char committed_by[PARTITIONS_MAX][40];
 static int64_t highest;
 
 enum { STATES_MAX = 32 };
-static struct {
+static struct known {
 	char uuid[40];
+	bool opened;
+	int64_t start[PARTITIONS_MAX];
 	uint8_t seen[PARTITIONS_MAX][OFFSETS_MAX];
 } states[STATES_MAX];
 static int n_states;
 
-uint8_t (*oracle_seen(const char *uuid))[OFFSETS_MAX]
+static struct known *state_of(const char *uuid)
 {
 	for (int i = 0; i < n_states; i++)
 		if (!strcmp(states[i].uuid, uuid))
-			return states[i].seen;
+			return &states[i];
 	if (n_states == STATES_MAX)
 		abort();
 	memset(&states[n_states], 0, sizeof(states[0]));
 	snprintf(states[n_states].uuid, sizeof(states[0].uuid), "%s", uuid);
-	return states[n_states++].seen;
+	return &states[n_states++];
 }
+
+uint8_t (*oracle_seen(const char *uuid))[OFFSETS_MAX] { return state_of(uuid)->seen; }
 
 void oracle_reset(void)
 {
@@ -113,21 +117,36 @@ void oracle_committed(struct host *teller, int p, int64_t from, int64_t to, cons
 		violation("host %d committed %lld of [%d] and has applied up to %lld", teller->id,
 			  (long long)to, p, (long long)teller->rows[p].applied);
 	if (from < 0)
-		start[p] = teller->rows[p].start;
+		start[p] =
+			state_of(committed_by[p])->start[p]; /* its host may have another by now */
 	/* nobody has told what came before the first: what it missed is history */
 	passed_by(teller, p, from < 0 ? start[p] : from, to,
 		  from < 0 || !strcmp(was, committed_by[p]));
 	committed[p] = to;
 }
 
+/* What a fill read is what was there; what the state before had read is lost with it. */
+static void take_fill(struct host *h, const struct state_partition *rows)
+{
+	memset(h->delivered, 0, sizeof(h->delivered));
+	for (int p = 0; p < n_partitions; p++)
+		for (int64_t o = 0; o < rows[p].applied && o < source[p].n; o++)
+			h->delivered[p][o] = !source[p].v[o].removed;
+}
+
 /* P <= A, also after a power cut. */
 void oracle_opened(struct host *h, const struct state_partition *rows)
 {
-	for (int p = 0; p < n_partitions; p++)
+	if (!state_of(h->uuid)->opened)
+		take_fill(h, rows);
+	state_of(h->uuid)->opened = true;
+	for (int p = 0; p < n_partitions; p++) {
+		state_of(h->uuid)->start[p] = rows[p].start;
 		if (!strcmp(committed_by[p], h->uuid) && rows[p].applied < committed[p])
 			violation("host %d comes back with [%d] applied up to %lld, and published "
 				  "up to %lld",
 				  h->id, p, (long long)rows[p].applied, (long long)committed[p]);
+	}
 }
 
 const char *oracle_unrest(void)

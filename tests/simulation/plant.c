@@ -165,6 +165,8 @@ int __wrap_tail_start(struct tail **out, struct pipeline *p, const struct state_
 	struct host *h = this_host();
 
 	h->rows_known = false;
+	for (int i = 0; i < n_partitions; i++)
+		h->from[i] = rows[i].applied;
 	h->state = p->state;
 	memcpy(h->uuid, state_uuid(p->state), sizeof(h->uuid));
 	h->seen = oracle_seen(h->uuid);
