@@ -119,6 +119,7 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
 		rd_kafka_assign(rk, NULL);
 		return;
 	}
+	o->denied_ms = 0; /* the group has let us in */
 	assigned(o, parts);
 	FAULT_POINT("owner.assigned");
 	none = rd_kafka_topic_partition_list_new(0);

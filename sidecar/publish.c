@@ -149,7 +149,8 @@ static void say_denied(struct publisher *pub)
 		return;
 	kafka_group_id(c, name, sizeof(name));
 	/* to read the source and to be in the group: who does so all the time says it */
-	if (!txn_missing_right(&pub->txn, c->notifications_topic, name, right, sizeof(right)))
+	if (!txn_missing_right(&pub->txn, c->notifications_topic, c->compacted_topic, name, right,
+			       sizeof(right)))
 		return;
 	pub->denied_ms = now;
 	log_error("SN-PUBLISH-DENIED",

@@ -174,47 +174,43 @@ static bool ask_source(struct run *r)
 	return findings_let_start(r, f, topic_source_findings(r->c, &r->source, f));
 }
 
-static bool create_notifications(struct run *r)
+/* `named`: what the topic is called in a message. */
+static bool create_target(struct run *r, const char *topic, const char *named)
 {
 	static const char *const kv[] = { "cleanup.policy", "delete", NULL };
-	char err[300], text[1200], command[400];
+	char err[300], text[1400], command[400];
 	int rc;
 
-	topic_create_command(r->c, r->c->notifications_topic, r->n, command, sizeof(command));
+	topic_create_command(r->c, topic, r->n, command, sizeof(command));
 	if (!r->c->notifications_create) {
 		snprintf(text, sizeof(text),
-			 "notification topic %s does not exist; create it with: %s (or set "
-			 "notifications.create=true)",
-			 r->c->notifications_topic, command);
+			 "%s does not exist; create it with: %s (or set notifications.create=true)",
+			 named, command);
 		return end(r, EXIT_USAGE, "SN-NOTIFICATIONS-MISSING", text);
 	}
-	rc = kafka_topic_create(r->query, r->c->notifications_topic, r->n, kv, ANSWER_MS * 2, err,
-				sizeof(err));
+	rc = kafka_topic_create(r->query, topic, r->n, kv, ANSWER_MS * 2, err, sizeof(err));
 	if (rc) {
 		snprintf(text, sizeof(text), "%s; %s%s%screate it with: %s", err,
 			 rc == KAFKA_DENIED ? "grant Create on topic " : "",
-			 rc == KAFKA_DENIED ? r->c->notifications_topic : "",
-			 rc == KAFKA_DENIED ? ", or " : "", command);
+			 rc == KAFKA_DENIED ? topic : "", rc == KAFKA_DENIED ? ", or " : "",
+			 command);
 		return end(r, EXIT_USAGE, "SN-NOTIFICATIONS-MISSING", text);
 	}
-	log_info(NULL, "created notification topic %s with %d partitions",
-		 r->c->notifications_topic, r->n);
+	log_info(NULL, "created %s with %d partitions", named, r->n);
 	return true;
 }
 
-static bool ask_notifications(struct run *r)
+/* A topic to publish to: its settings, as soon as it is there. */
+static bool ask_target(struct run *r, const char *topic, const char *named,
+		       struct topic_settings *out)
 {
-	struct finding f[FINDINGS_MAX];
 	int64_t said = 0, created = 0;
 	char err[300];
 	int rc, news = 0; /* how often a topic that was just created was not known yet */
 
-	if (!r->c->notifications_topic[0])
-		return true;
-	while ((rc = topic_settings(r->query, r->c->notifications_topic, answer_ms(r),
-				    &r->notifications, err, sizeof(err)))) {
+	while ((rc = topic_settings(r->query, topic, answer_ms(r), out, err, sizeof(err)))) {
 		if (rc == KAFKA_MISSING && !created) {
-			if (!create_notifications(r))
+			if (!create_target(r, topic, named))
 				return false;
 			created = kafka_now_ms();
 		}
@@ -228,58 +224,38 @@ static bool ask_notifications(struct run *r)
 				return false;
 			continue;
 		}
-		if (!ask_again(r, &said, rc, err, "SN-PUBLISH-DENIED", "Write on topic",
-			       r->c->notifications_topic))
+		if (!ask_again(r, &said, rc, err, "SN-PUBLISH-DENIED", "Write on topic", topic))
 			return false;
 	}
-	return findings_let_start(
-		r, f, topic_notification_findings(r->c, &r->source, &r->notifications, f));
+	return true;
 }
 
-static bool create_compacted(struct run *r)
+static bool ask_notifications(struct run *r)
 {
-	static const char *const kv[] = { "cleanup.policy", "delete", NULL };
-	char err[300], text[800], command[400];
-	bool created = r->c->notifications_create &&
-		       !kafka_topic_create(r->query, r->c->compacted_topic, r->n, kv, ANSWER_MS * 2,
-					   err, sizeof(err));
+	struct finding f[FINDINGS_MAX];
+	const char *topic = r->c->notifications_topic;
+	char named[300];
 
-	topic_create_command(r->c, r->c->compacted_topic, r->n, command, sizeof(command));
-	snprintf(text, sizeof(text),
-		 "topic %s (notifications.compacted.topic) does not exist; create it with: %s (or "
-		 "set notifications.create=true)",
-		 r->c->compacted_topic, command);
-	if (!created)
-		return end(r, EXIT_USAGE, "SN-NOTIFICATIONS-MISSING", text);
-	log_info(NULL, "created topic %s with %d partitions", r->c->compacted_topic, r->n);
-	return true;
+	if (!*topic)
+		return true;
+	snprintf(named, sizeof(named), "notification topic %s", topic);
+	return ask_target(r, topic, named, &r->notifications) &&
+	       findings_let_start(
+		       r, f, topic_notification_findings(r->c, &r->source, &r->notifications, f));
 }
 
 static bool ask_compacted(struct run *r)
 {
 	struct config c = *r->c; /* the same is asked of it as of the other one */
 	struct finding f[FINDINGS_MAX];
-	int64_t said = 0, created = 0;
-	char err[300];
-	int rc;
+	char named[300];
 
-	if (!*r->c->compacted_topic)
+	if (!*c.compacted_topic)
 		return true;
-	while ((rc = topic_settings(r->query, r->c->compacted_topic, answer_ms(r), &r->compacted,
-				    err, sizeof(err)))) {
-		if (rc == KAFKA_MISSING && !created) {
-			if (!create_compacted(r))
-				return false;
-			created = kafka_now_ms();
-		}
-		if (rc == KAFKA_MISSING && kafka_now_ms() - created < CREATED_MS) {
-			if (!pause_ms(r, 50))
-				return false;
-		} else if (!ask_again(r, &said, rc, err, "SN-PUBLISH-DENIED", "Write on topic",
-				      r->c->compacted_topic)) {
-			return false;
-		}
-	}
+	snprintf(named, sizeof(named), "topic %s (notifications.compacted.topic)",
+		 c.compacted_topic);
+	if (!ask_target(r, c.compacted_topic, named, &r->compacted))
+		return false;
 	c.notifications_topic = c.compacted_topic;
 	return findings_let_start(r, f,
 				  topic_notification_findings(&c, &r->source, &r->compacted, f));

@@ -101,8 +101,9 @@ static enum txn_verdict take_error(struct txn *t, rd_kafka_error_t *e, const cha
 	t->code = rd_kafka_error_code(e);
 	if (v == TXN_DENIED) {
 		t->denied = t->code;
-		/* TxnOffsetCommit is about the source, all other requests about the target */
+		/* TxnOffsetCommit is about the source, all other requests about the targets */
 		t->denied_offsets = strstr(t->why, "commit offsets") != NULL;
+		t->denied_also = t->also && strstr(t->why, rd_kafka_topic_name(t->also));
 	}
 	if (t->code == RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP)
 		step_back(t);
@@ -110,8 +111,8 @@ static enum txn_verdict take_error(struct txn *t, rd_kafka_error_t *e, const cha
 	return v;
 }
 
-bool txn_missing_right(const struct txn *t, const char *target, const char *id, char *out,
-		       size_t len)
+bool txn_missing_right(const struct txn *t, const char *target, const char *also, const char *id,
+		       char *out, size_t len)
 {
 	switch (t->denied) {
 	case RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
@@ -121,7 +122,7 @@ bool txn_missing_right(const struct txn *t, const char *target, const char *id, 
 		snprintf(out, len, "IdempotentWrite on the cluster");
 		return true;
 	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-		snprintf(out, len, "Write on topic %s", target);
+		snprintf(out, len, "Write on topic %s", t->denied_also ? also : target);
 		return !t->denied_offsets;
 	default:
 		return false;
@@ -231,7 +232,14 @@ static enum txn_verdict produce(struct txn *t, rd_kafka_topic_t *topic, int32_t 
 		rd_kafka_headers_destroy(headers);
 	if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
 		return TXN_TOO_LARGE;
-	snprintf(t->why, sizeof(t->why), "produce: %s", rd_kafka_err2str(e));
+	snprintf(t->why, sizeof(t->why), "produce to %s: %s", rd_kafka_topic_name(topic),
+		 rd_kafka_err2str(e));
+	if (e == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) { /* known from its metadata */
+		t->denied = t->code = e;
+		t->denied_offsets = false;
+		t->denied_also = topic == t->also;
+		return TXN_DENIED;
+	}
 	return t->stopping(t->opaque) ? TXN_STOPPED : TXN_RETRY;
 }
 

@@ -55,7 +55,8 @@ struct txn {
 	char why[300];
 	rd_kafka_resp_err_t code;   /* of the same error */
 	rd_kafka_resp_err_t denied; /* of the last that was a right's ... */
-	bool denied_offsets;        /* ... which one to commit offsets lacked */
+	bool denied_offsets;        /* ... which one to commit offsets lacked ... */
+	bool denied_also;           /* ... or on the second topic */
 	atomic_llong call_began_ms;
 	int64_t back_ms;    /* how much earlier than it is messages are stamped ... */
 	int64_t back_at_ms; /* ... since the wall clock was so far ahead of the steady one */
@@ -88,8 +89,8 @@ enum txn_verdict txn_end(struct txn *t, enum txn_verdict so_far,
 			 const rd_kafka_consumer_group_metadata_t *group, bool *committed);
 
 /** After TXN_DENIED: the right that is missing, for a person; false: one of who reads and follows. */
-bool txn_missing_right(const struct txn *t, const char *target, const char *id, char *out,
-		       size_t len);
+bool txn_missing_right(const struct txn *t, const char *target, const char *also, const char *id,
+		       char *out, size_t len);
 
 /** Milliseconds that the current call to Kafka has lasted; 0: none. */
 int64_t txn_call_ms(const struct txn *t);

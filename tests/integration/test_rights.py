@@ -6,8 +6,10 @@ import re
 import unittest
 import urllib.request
 
+import oracle
 from broker import COMPACT_FAST, COMPACT_NEVER, Kafka, free_port, wait_until
 from joining import Join, judge, read_results
+from redis_server import RedisServer
 from rig import RigTest
 from sidecar import sidenote
 from test_bad_input import said
@@ -71,7 +73,7 @@ class RightsTest(RigTest):
     def troubles(process, since=0):
         """Each different line about something that is not as it should be."""
         return {(i, text) for level, i, text in said(process, since)
-                if level in ("warn", "error")}
+                if level in ("warn", "error") and i != "SN-SOURCE-TOMBSTONES"}
 
     def wait_named(self, process, right, since=0):
         """One line has come about it, and no other, and it names operation and resource."""
@@ -228,6 +230,78 @@ class Sidecars(RightsTest):
             sidecar.wait_exit(USAGE)
             self.assertIn("SN-KAFKA-AUTH", {i for i, _ in self.troubles(sidecar)})
         self.assertNotIn(PASSWORD, sidecar.log_text())
+
+
+class Others(RightsTest):
+    """Rights that only some configurations need."""
+
+    def missing(self, options, wanted, config=COMPACT_NEVER):
+        """(sidecar, workload, right): one for each right that is `wanted`, which it lacks."""
+        one, _ = self.pipeline(options=options(), config=config)
+        n = [i for i, right in enumerate(self.needed(one)) if wanted(one, right)]
+        for i in n:
+            sidecar, work = self.pipeline(options=options(), config=config)
+            right = self.needed(sidecar)[i]
+            self.kafka.forbid(USER, [right])
+            yield sidecar.start(), work, right
+
+    def test_the_mirror_alone(self):
+        server = RedisServer()
+        self.addCleanup(server.close)
+        server.start()
+        options = {"notifications.topic": "", "notifications.create": None,
+                   "redis.uri": server.uri}
+        rows = list(self.missing(lambda: options, lambda *_: True))
+        self.assertEqual(len(rows), 3)  # Read and DescribeConfigs on the topic, Read on the group
+
+        def mirrored(sidecar):
+            return server.positions(sidecar.name) == self.kafka.end_offsets(sidecar.source_topic)
+        since = {}
+        for sidecar, _, right in rows:
+            self.wait_named(sidecar, right)
+            self.kafka.allow(USER, [right])
+        for sidecar, work, right in rows:
+            sidecar._wait(lambda s=sidecar: mirrored(s), 60, "mirrored")
+            if right[0] == "Read":
+                since[sidecar] = len(sidecar.log_text())
+                self.kafka.forbid(USER, [right])
+                work.change(20)
+        for sidecar, work, right in rows:
+            if sidecar in since:
+                self.wait_named(sidecar, right, since[sidecar])
+                self.kafka.allow(USER, [right])
+            work.change(20)
+            sidecar._wait(lambda s=sidecar: mirrored(s), 60, "mirrored")
+            fold = work.truth.fold()
+            wait_until(lambda s=sidecar: oracle.compare_snapshot(
+                oracle.snapshot_of(s.state_dir), fold).clean, 60, "the snapshot, too")
+
+    def test_notifications_of_compaction(self):
+        rows = list(self.missing(
+            lambda: {"notifications.compacted.topic": self.unique("gone")},
+            lambda sidecar, right: right[2] == sidecar.options["notifications.compacted.topic"],
+            COMPACT_FAST))
+        self.assertEqual({right[0] for _, _, right in rows}, {"Write", "DescribeConfigs", "Create"})
+        for sidecar, _, right in rows:
+            if right[0] == "Create":
+                sidecar.wait_exit(USAGE)
+            self.wait_named(sidecar, right)
+            self.kafka.allow(USER, [right])
+            if not sidecar.alive():
+                sidecar.start()
+        for sidecar, work, right in rows:
+            sidecar.wait_published()
+            start = self.kafka.end_offsets(sidecar.source_topic)
+            since = len(sidecar.log_text())
+            if right[0] == "Write":
+                self.kafka.forbid(USER, [right])
+            work.change({"update": 30})
+            self.kafka.force_compaction(sidecar.source_topic)
+            if right[0] == "Write":
+                self.wait_named(sidecar, right, since)
+                self.kafka.allow(USER, [right])
+            sidecar.wait_published()
+            self.assertEqual(self.judge(work, start, sidecar).missing, 0)
 
 
 class Joins(RightsTest):
