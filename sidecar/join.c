@@ -250,10 +250,24 @@ static void say_denied(struct join *j, const char *what)
 	if (j->denied_ms && now - j->denied_ms < SAY_MS)
 		return;
 	j->denied_ms = now;
-	log_error("SN-JOIN-DENIED",
-		  "%s; docs/join.md lists the rights that group and transactional id "
-		  "sidenote-join.%s need; trying again",
-		  what, j->c->name);
+	log_error("SN-JOIN-DENIED", "%s; docs/join.md lists all rights; trying again", what);
+}
+
+/* What a transaction lacks.  The stream says itself what it may not do. */
+static void say_txn_denied(struct join *j)
+{
+	char id[300], right[400], text[800];
+
+	snprintf(id, sizeof(id), "sidenote-join.%s/%s", j->c->name, j->c->instance_id);
+	if (txn_missing_right(&j->txn, j->c->output_topic, NULL, id, right, sizeof(right)))
+		snprintf(text, sizeof(text), "%s; grant %s", j->txn.why, right);
+	else if (j->txn.denied_offsets)
+		snprintf(text, sizeof(text), "%s; grant Read on topic %s", j->txn.why,
+			 j->c->stream_topic);
+	else
+		snprintf(text, sizeof(text), "%s; grant Read on group sidenote-join.%s", j->txn.why,
+			 j->c->name);
+	say_denied(j, text);
 }
 
 /* A transaction that timed out looks like a successor; one that was too young for that, again and
@@ -310,7 +324,7 @@ static void act_on(struct join *j, enum txn_verdict v)
 	else if (v == TXN_FENCED)
 		take_fenced(j);
 	else if (v == TXN_DENIED)
-		say_denied(j, j->txn.why);
+		say_txn_denied(j);
 	else if (v == TXN_REOPEN)
 		say_failing(j);
 	if (v == TXN_FENCED || v == TXN_DENIED)

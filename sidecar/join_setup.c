@@ -75,6 +75,18 @@ static bool reach_cluster(struct join_setup *s)
 
 /* ---- topics ---- */
 
+/* An answer that did not come, or `right` on the topic that is missing. */
+static bool ask_again(struct join_setup *s, int64_t *said, int rc, const char *err,
+		      const char *right, const char *topic)
+{
+	char text[TEXT_BYTES];
+
+	if (rc != KAFKA_DENIED)
+		return retry(s, said, "SN-KAFKA-UNREACHABLE", err);
+	snprintf(text, sizeof(text), "%s; grant %s on topic %s", err, right, topic);
+	return retry(s, said, "SN-JOIN-DENIED", text);
+}
+
 static bool ask_stream(struct join_setup *s)
 {
 	struct topic_settings st;
@@ -91,8 +103,7 @@ static bool ask_stream(struct join_setup *s)
 				 s->c->stream_topic);
 			return end(s, EXIT_USAGE, "SN-JOIN-STREAM-MISSING", text);
 		}
-		if (!retry(s, &said, rc == KAFKA_DENIED ? "SN-JOIN-DENIED" : "SN-KAFKA-UNREACHABLE",
-			   err))
+		if (!ask_again(s, &said, rc, err, "Read", s->c->stream_topic))
 			return false;
 	}
 	s->stream_partitions = st.partitions;
@@ -105,17 +116,22 @@ static bool create_output(struct join_setup *s)
 	const char *topic = s->c->output_topic;
 	char err[300] = "there is none", text[TEXT_BYTES];
 
-	if (s->c->output_create && !kafka_topic_create(s->query, topic, s->stream_partitions, kv,
-						       2 * ANSWER_MS, err, sizeof(err))) {
+	int rc = !s->c->output_create ? KAFKA_MISSING
+				      : kafka_topic_create(s->query, topic, s->stream_partitions,
+							   kv, 2 * ANSWER_MS, err, sizeof(err));
+
+	if (!rc) {
 		log_info(NULL, "created output topic %s with %d partitions", topic,
 			 s->stream_partitions);
 		return true;
 	}
 	snprintf(text, sizeof(text),
-		 "output topic %s: %s; create it with: kafka-topics.sh --bootstrap-server BROKERS "
-		 "--create --topic %s --partitions %d --config cleanup.policy=delete (or set "
-		 "join.output.create=true)",
-		 topic, err, topic, s->stream_partitions);
+		 "output topic %s: %s; %s%s%screate it with: kafka-topics.sh --bootstrap-server "
+		 "BROKERS --create --topic %s --partitions %d --config cleanup.policy=delete%s",
+		 topic, err, rc == KAFKA_DENIED ? "grant Create on topic " : "",
+		 rc == KAFKA_DENIED ? topic : "", rc == KAFKA_DENIED ? ", or " : "", topic,
+		 s->stream_partitions,
+		 s->c->output_create ? "" : " (or set join.output.create=true)");
 	return end(s, EXIT_USAGE, "SN-JOIN-OUTPUT-MISSING", text);
 }
 
@@ -130,6 +146,13 @@ static bool check_output(struct join_setup *s, const struct topic_settings *st)
 			 s->c->output_topic);
 		return end(s, EXIT_USAGE, "SN-JOIN-OUTPUT-COMPACTED", text);
 	}
+	if (!st->known)
+		log_warn(
+			"SN-SETTINGS-UNKNOWN",
+			"settings of output topic %s cannot be read (grant DescribeConfigs, or the "
+			"broker does not answer it): assuming cleanup.policy=delete and "
+			"max.message.bytes=%" PRId64,
+			s->c->output_topic, st->max_message_bytes);
 	if (st->partitions != s->stream_partitions)
 		log_warn("SN-JOIN-PARTITIONS",
 			 "%s has %d partitions and %s has %d: results are placed by their key",
@@ -159,8 +182,7 @@ static bool ask_output(struct join_setup *s)
 				return false;
 			continue;
 		}
-		if (!retry(s, &said, rc == KAFKA_DENIED ? "SN-JOIN-DENIED" : "SN-KAFKA-UNREACHABLE",
-			   err))
+		if (!ask_again(s, &said, rc, err, "Write", s->c->output_topic))
 			return false;
 	}
 	return check_output(s, &st);

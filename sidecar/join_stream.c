@@ -317,9 +317,11 @@ int stream_take_positions(struct stream *s, char *err, size_t err_len)
 	for (int i = 0; i < s->n; i++)
 		committed[i] = RD_KAFKA_OFFSET_STORED;
 	rd_kafka_resp_err_t e = ask_positions(s, committed);
-	if (e)
-		snprintf(err, err_len, "committed offsets of %s: %s", s->consumer_client.group,
-			 rd_kafka_err2str(e));
+	const char *group = s->consumer_client.group;
+	if (e == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
+		snprintf(err, err_len, "%s; grant Read on group %s", rd_kafka_err2str(e), group);
+	else if (e)
+		snprintf(err, err_len, "committed offsets of %s: %s", group, rd_kafka_err2str(e));
 	rc = e == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED
 		     ? STREAM_DENIED
 		     : take_answers(s, committed, err, err_len);
@@ -395,7 +397,13 @@ static int take_error(struct stream *s, const rd_kafka_message_t *m, char *err, 
 		atomic_store(&s->counts.topic_missing, 1);
 		return 0;
 	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+		snprintf(err, err_len, "%s; grant Read on topic %s", rd_kafka_message_errstr(m),
+			 s->c->stream_topic);
+		return STREAM_DENIED;
 	case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
+		snprintf(err, err_len, "%s; grant Read on group %s", rd_kafka_message_errstr(m),
+			 s->consumer_client.group);
+		return STREAM_DENIED;
 	case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
 		return STREAM_DENIED;
 	default:

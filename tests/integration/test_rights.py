@@ -305,20 +305,65 @@ class Others(RightsTest):
 
 
 class Joins(RightsTest):
-    def test_a_join_with_what_is_documented(self):
+    def table(self):
         table, work = self.pipeline()
         table.start()
         table.wait_published()
+        return table, work
+
+    def join(self, table, options=None):
+        """One that is not started, with the rights that it is documented to need: (join, stream,
+        rights)."""
         topic = self.kafka.create_topic(self.unique("stream"), 2)
         stream = self.workload(topic, seed=7)
         stream.load(50)
-        join = Join(self.kafka, self.unique("j"), table.state_dir, topic, self.unique("out"))
+        join = Join(self.kafka, self.unique("j"), table.state_dir, topic, self.unique("out"),
+                    options)
         self._sidecars.append(join)
         self.addCleanup(join.close)
         self.secure(join)
         needed = documented_rights(topic, join.output, table.source_topic, join.name, "a")
         self.assertGreater(len(needed), 5)
         self.kafka.allow(USER, needed)
+        return join, stream, needed
+
+    def test_each_right_of_a_join_is_missed_and_named(self):
+        table, work = self.table()
+        rows = []
+        for i, (_, _, resource) in enumerate(self.join(table)[2]):
+            if resource == table.source_topic:
+                continue  # join.wait=time only; and the sidecar's user has it
+            join, stream, needed = self.join(table)
+            self.kafka.forbid(USER, [needed[i]])
+            rows.append((join.start(), stream, needed[i]))
+        self.assertEqual(len(rows), 6)
+        for join, _, right in rows:
+            if right[0] == "Create":
+                join.wait_exit(USAGE)
+            self.wait_named(join, right)
+            self.kafka.allow(USER, [right])
+            if not join.alive():
+                join.start()
+        since = {}
+        for join, stream, right in rows:
+            join.wait_joined()
+            if right[0] not in ("Create", "DescribeConfigs"):
+                since[right] = len(join.log_text())
+                self.kafka.forbid(USER, [right])
+                stream.change(20)
+        for join, _, right in rows:
+            if right in since:
+                self.wait_named(join, right, since[right])
+                self.kafka.allow(USER, [right])
+        for join, stream, _ in rows:
+            join.wait_joined()
+            verdict = judge(stream.truth, work.truth, read_results(self.kafka, join.output),
+                            left=False, name=join.name)
+            self.assertTrue(verdict.clean, f"\n{verdict}")
+
+    def test_a_join_with_what_is_documented(self):
+        table, work = self.table()
+        join, stream, _ = self.join(table)
         join.start()
         join.wait_joined()
         stream.change(100)
