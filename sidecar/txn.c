@@ -175,6 +175,7 @@ enum txn_verdict txn_open(struct txn *t, const struct config *c, const char *top
 	t->rk = kafka_new(c, KAFKA_PUBLISH, &t->hooks, t->why, sizeof(t->why));
 	if (!t->rk)
 		return TXN_REFUSED;
+	t->why[0] = '\0'; /* of properties that some versions lack */
 	v = init(t);
 	if (v != TXN_OK)
 		return v;
@@ -275,8 +276,8 @@ static enum txn_verdict send_offsets(struct txn *t, const rd_kafka_topic_partiti
 			v = TXN_REOPEN;
 	}
 	if (sent > 1 && (v == TXN_OK || v == TXN_RETRY)) {
-		log_info(NULL, "%s: TxnOffsetCommit was sent %d times: starting over", t->who,
-			 sent);
+		snprintf(t->why, sizeof(t->why), "TxnOffsetCommit was sent %d times", sent);
+		log_info(NULL, "%s: %s: starting over", t->who, t->why);
 		v = TXN_REOPEN;
 	}
 	return v;
@@ -355,7 +356,8 @@ enum txn_verdict txn_end(struct txn *t, enum txn_verdict so_far,
 	if (v != TXN_OK && !unclear)
 		return abort_because(t, v);
 	if (unclear && (v == TXN_OK || v == TXN_RETRY)) {
-		log_info(NULL, "%s: an EndTxn may still be on its way: starting over", t->who);
+		snprintf(t->why, sizeof(t->why), "an EndTxn may still be on its way");
+		log_info(NULL, "%s: %s: starting over", t->who, t->why);
 		v = TXN_REOPEN;
 	}
 	return v;

@@ -7,14 +7,20 @@
         late.deliver()                      # now: on a connection of its own, as the network would
         proxy.on_request = lambda r: ...    # sees every request first; may sleep, or deliver
 
+        proxy.disturb({PRODUCE: Disturbance(delay_s=0.2, drop=0.1)}, seed=1)    # by chance
+
 A request that is held is not answered on its own connection, and nothing that follows on that
 connection passes either, as with a packet that is lost: the client gives the connection up.
 """
 
+import collections
+import random
 import socket
 import struct
 import threading
+import time
 
+OFFSET_COMMIT, HEARTBEAT = 8, 12
 PRODUCE, FETCH, INIT_PRODUCER_ID, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 0, 1, 22, 25, 26, 28
 HEADER = struct.Struct(">hhi")  # api key, version, correlation id
 
@@ -22,6 +28,7 @@ HEADER = struct.Struct(">hhi")  # api key, version, correlation id
 class Request:
     def __init__(self, frame):
         self.frame = frame
+        self.unanswered = False
         self.api, self.version, self.correlation = HEADER.unpack_from(frame)
 
     @property
@@ -78,9 +85,43 @@ class Held:
             return _read_frame(s)[4:]
 
 
+class Disturbance:
+    """What happens to requests of one kind; shares of them by chance, 0 to 1.
+
+    delay_s  the longest that one is kept back, and all that follow it on its connection
+    drop     it never arrives, and nothing after it on its connection, which is cut after DROP_S,
+             as when packets are lost: the client sends it again
+    lose     it arrives, and its answer does not; the same then
+    double   it arrives twice, the first time on a connection of its own, whose answer nobody sees;
+             both before the client can go on, since what TCP may do ends there
+    cut      the connection ends instead of it
+    times    how often at most, all in all; None: no limit"""
+
+    KINDS = ("drop", "lose", "double", "cut")
+
+    def __init__(self, delay_s=0.0, drop=0.0, lose=0.0, double=0.0, cut=0.0,
+                 times=None):
+        self.delay_s = delay_s
+        self.times = times
+        self.shares = dict(zip(self.KINDS, (drop, lose, double, cut)))
+
+    def choose(self, rng):
+        dice = rng.random()
+        for kind, share in self.shares.items():
+            dice -= share
+            if dice < 0:
+                return kind
+        return None
+
+
 class Proxy:
+    DROP_S = 0.5
+
     def __init__(self, ports):
         self.on_request = None
+        self.disturbed = collections.Counter()  # (api key, kind) -> how often
+        self._disturbances = {}
+        self._rng = random.Random()
         self.change_answer = None  # (request, answer) -> answer
         self._holds = []
         self._lock = threading.Lock()
@@ -112,6 +153,37 @@ class Proxy:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+    def disturb(self, disturbances, seed=None):
+        """api key -> Disturbance, from now on; {}: none any more."""
+        with self._lock:
+            self._rng = random.Random(seed)
+            self._disturbances = dict(disturbances)
+
+    def _fate(self, api):
+        """(what happens to it, how many seconds later)."""
+        with self._lock:
+            d = self._disturbances.get(api)
+            if d is None or d.times == 0:
+                return None, 0.0
+            kind, delay = d.choose(self._rng), d.delay_s * self._rng.random()
+            if d.times and (kind or delay):
+                d.times -= 1
+            if delay:
+                self.disturbed[api, "delay"] += 1
+            if kind:
+                self.disturbed[api, kind] += 1
+            return kind, delay
+
+    @staticmethod
+    def _deliver_too(request, inside):
+        """Once more; the answer is nobody's."""
+        try:
+            with socket.create_connection(("127.0.0.1", inside), timeout=10) as s:
+                _write_frame(s, request.frame)
+                _read_frame(s)
+        except (OSError, ConnectionError):
+            pass
 
     def hold(self, api, wanted=lambda request: True):
         held = Held(api, wanted)
@@ -156,9 +228,22 @@ class Proxy:
                 if self.on_request:
                     self.on_request(request)
                 lost = lost or self._catch(request, inside)
-                if not lost:
-                    sent[request.correlation] = request
-                    _write_frame(broker, request.frame)
+                if lost:
+                    continue
+                kind, delay = self._fate(request.api)
+                time.sleep(delay)
+                if kind == "cut":
+                    raise ConnectionError("cut")
+                if kind == "double":
+                    self._deliver_too(request, inside)
+                if kind in ("drop", "lose"):
+                    lost = True
+                    threading.Timer(self.DROP_S, self._end, (client, broker)).start()
+                if kind == "drop":
+                    continue
+                request.unanswered = kind == "lose"
+                sent[request.correlation] = request
+                _write_frame(broker, request.frame)
         except (OSError, ConnectionError):
             self._end(client, broker)
 
@@ -169,6 +254,8 @@ class Proxy:
                 request = sent.pop(struct.unpack_from(">i", answer)[0], None)
                 if self.change_answer and request:
                     answer = self.change_answer(request, answer)
+                if request and request.unanswered:
+                    return  # nor anything after it
                 _write_frame(client, answer)
         except (OSError, ConnectionError):
             self._end(client, broker)
