@@ -6,6 +6,7 @@
 #   make unit|lint|integration|prove|bench|fuzz       one of them alone
 #   make simulate SEEDS=1-10000    the sidecar over a model of Kafka, one run for each seed
 #   make torture SECONDS=300 SEED=1    everything that breaks it on purpose, and one table
+#   make nightly       the same for hours, and a million runs of each fuzz target
 #   make plants        bugs on purpose: the simulation must find each
 #   make deps          install what is missing (Debian 12 and 13)
 #   make fmt|docs      apply .clang-format; refresh what is generated from the program
@@ -220,6 +221,10 @@ prove: all
 torture: all tests $(SIM)
 	@$(AGAIN) FAULTS=1 build-faults/sidenote
 	@$(PYTHON) tests/torture
+# As long as a night; its seed is the date, so that each is another one and can be repeated.
+nightly:
+	@$(MAKE) --no-print-directory torture SECONDS=$(or $(SECONDS),7200) \
+		SEED=$(or $(SEED),$(shell date +%Y%m%d)) NIGHTLY=1
 bench: all $(BENCHES)
 	@$(PYTHON) tests/bench/run
 
@@ -232,7 +237,8 @@ run-fuzz: $(FUZZERS)
 	$$t -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$$t. -verbosity=0 \
 		-print_final_stats=1 $$t.corpus; done
 
-# As part of the tests: FUZZ_RUNS of each or 20 s, from the corpora in the tree.
+# As part of the tests: FUZZ_RUNS of each or FUZZ_MOST seconds (0: however long it takes), from
+# the corpora in the tree.
 FUZZ_RUNS ?= 1000000
 FUZZ_MOST ?= 20
 few-fuzz:
@@ -277,7 +283,7 @@ clean:
 distclean: clean
 	rm -rf build
 
-.PHONY: all tests $(FUZZERS:=.few) few-fuzz run-few-fuzz deps demo test unit few-seeds simulate plants lint integration prove torture bench fuzz run-fuzz \
+.PHONY: all tests $(FUZZERS:=.few) few-fuzz run-few-fuzz deps demo test unit few-seeds simulate plants lint integration prove torture nightly bench fuzz run-fuzz \
 	fmt docs install clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

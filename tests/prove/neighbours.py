@@ -108,7 +108,8 @@ class Scribbler:
         self.other_user = os.geteuid() == 0
         words = [sys.executable, SCRIBBLER, sidecar.state_dir, str(sidecar.process.pid), str(port)]
         if self.other_user:
-            words = ["setpriv", f"--reuid={OTHER_USER}", f"--regid={GROUP}", "--clear-groups",
+            # anew: with the user it would forget that it is to die with its parent
+            words = ["setpriv", "--pdeathsig=KILL", f"--reuid={OTHER_USER}", f"--regid={GROUP}", "--clear-groups",
                      *words]
         else:
             words.append("--read-only")
