@@ -6,7 +6,8 @@ snapshots are the topic, and no transaction is left open.
 Environment: SECONDS=300 RATE=2000 KEYS=20000 SEED=1 EVENTS=2 (a second, about). What breaks, by
 chance: kill -9 of a sidecar; SIGSTOP of one beyond its session and SIGCONT (a zombie); a clean stop;
 cut connections; a broker killed or stopped cleanly and started again, which moves leaders and
-coordinators; a broker that stands still; one host's state lost. The seed settles what is tried in
+coordinators; a broker that stands still; one host's state lost; for some seconds requests of some
+kinds are delayed, dropped, doubled, cut off or lose their answers. The seed settles what is tried in
 which order, not how it comes out. One line of JSON.
 """
 
@@ -26,14 +27,17 @@ import confluent_kafka
 import common  # noqa: I001  (finds the modules of the rig)
 import oracle
 from broker import COMPACT_NEVER, Kafka, wait_until
+from kafka_proxy import (ADD_OFFSETS, END_TXN, FETCH, HEARTBEAT, PRODUCE, TXN_OFFSET_COMMIT,
+                         Disturbance, Proxy)
 from sidecar import Sidecar
 from workload import GroundTruth
 
 PARTITIONS = 10
 SESSION_S = 1.0
+APIS = (PRODUCE, FETCH, HEARTBEAT, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT)
 PIDFD_OPEN, PIDFD_GETFD = 434, 438
 WEIGHTS = {"kill": 40, "pause": 12, "cut": 15, "stop": 6, "broker_kill": 3, "broker_stop": 2,
-           "broker_pause": 2, "lose_state": 2}
+           "broker_pause": 2, "lose_state": 2, "network": 8}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -119,8 +123,9 @@ class Writer(threading.Thread):
 
 
 class Chaos:
-    def __init__(self, kafka, sidecars, rng):
+    def __init__(self, kafka, proxy, sidecars, rng):
         self.kafka = kafka
+        self.proxy = proxy
         self.sidecars = sidecars
         self.rng = rng
         self.counts = collections.Counter()
@@ -141,6 +146,7 @@ class Chaos:
         while self._later:
             self.tick()
             time.sleep(0.05)
+        self.proxy.disturb({})
         for i in range(self.kafka.n_brokers):
             self.kafka.resume(i)
         self.kafka.wait_ready()
@@ -203,6 +209,13 @@ class Chaos:
     def cut(self, sidecar, _):
         self.counts["connections"] += cut_connections(sidecar.process)
 
+    def network(self, _, wait):
+        kind = self.rng.choice(("delay_s", *Disturbance.KINDS))
+        apis = self.rng.sample(APIS, self.rng.randrange(1, 4))
+        self.proxy.disturb({api: Disturbance(**{kind: 0.3}) for api in apis},
+                           self.rng.randrange(1 << 30))
+        self._after(wait, lambda: self.proxy.disturb({}))
+
     def broker_kill(self, broker, wait):
         self.kafka.kill(broker)
         self._later_broker(wait, lambda: self.kafka.restart(broker))
@@ -241,11 +254,13 @@ def main():
     rate, keys = common.scale("RATE", 2000), common.scale("KEYS", 20_000)
     rng = random.Random(seed)
     clock = common.Clock()
-    with Kafka(3, heap="512m") as kafka:
+    with Kafka(3, heap="512m", behind_proxy=True) as kafka, Proxy(kafka.behind) as proxy:
         topic = kafka.create_topic("torture", PARTITIONS, COMPACT_NEVER)
         writer = Writer(kafka.bootstrap, topic, keys, rate, seed)
         writer.load()
-        sidecars = [Sidecar(kafka, "torture", topic, {"log.level": "info", "state.lease.ms": "500"})
+        sidecars = [Sidecar(kafka, "torture", topic, {
+            "kafka.bootstrap.servers": kafka.proxied_bootstrap, "log.level": "info",
+            "state.lease.ms": "500"})
                     for _ in range(3)]
         for s in sidecars:
             s.start()
@@ -253,7 +268,7 @@ def main():
         start = kafka.end_offsets(topic)
         clock.done("start")
         writer.start()
-        chaos = Chaos(kafka, sidecars, rng)
+        chaos = Chaos(kafka, proxy, sidecars, rng)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             chaos.tick()
@@ -272,7 +287,7 @@ def main():
             s.term()
     held = verdict.clean and all(d.clean for d in diffs)
     common.finish("torture", held, seed=seed, seconds=seconds, records=len(truth),
-                  events=dict(chaos.counts), starts=sum(s.starts for s in sidecars),
+                  events=dict(chaos.counts), requests=sum(proxy.disturbed.values()), starts=sum(s.starts for s in sidecars),
                   notifications=verdict.figures(), snapshots=[d.figures() for d in diffs])
 
 
