@@ -214,7 +214,7 @@ class Chaos:
         apis = self.rng.sample(APIS, self.rng.randrange(1, 4))
         self.proxy.disturb({api: Disturbance(**{kind: 0.3}) for api in apis},
                            self.rng.randrange(1 << 30))
-        self._after(wait, lambda: self.proxy.disturb({}))
+        self._after(2 + wait, lambda: self.proxy.disturb({}))
 
     def broker_kill(self, broker, wait):
         self.kafka.kill(broker)
