@@ -2,13 +2,19 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <threads.h>
 #include <time.h>
 
 #define S 1000000000LL
 
-enum { SET_S = 1, REMEMBER_S = 60 }; /* it is slewed by less, and nobody waits for longer */
+enum {
+	SET_S = 10,      /* less than that is followed, and makes a wait wrong by as much, once */
+	REMEMBER_S = 60, /* nobody waits for longer */
+	CLOSE_MS = 10,   /* two clocks read that close together were read at one time */
+	TRIES = 3,
+};
 
 /* librdkafka must find it first */
 __attribute__((visibility("default"))) int cnd_timedwait(cnd_t *restrict c, mtx_t *restrict m,
@@ -19,19 +25,21 @@ _Static_assert(sizeof(mtx_t) == sizeof(pthread_mutex_t), "so is a mtx_t");
 
 void steady_note(struct steady *s, int64_t wall, int64_t now)
 {
-	if (llabs(wall - now - s->ahead) <= SET_S * S)
-		return;
-	s->before = s->set_at ? s->ahead : wall - now;
-	s->ahead = wall - now;
-	s->set_at = now;
+	int64_t ahead = wall - now;
+
+	if (s->ahead && llabs(ahead - s->ahead) > SET_S * S) {
+		s->before = s->ahead;
+		s->set_at = now;
+	}
+	s->ahead = ahead;
 }
 
 int64_t steady_left(const struct steady *s, int64_t until, int64_t now)
 {
 	int64_t left = until - now - s->ahead, otherwise = until - now - s->before;
+	bool remembers = s->set_at && now - s->set_at < REMEMBER_S * S;
 
-	return now - s->set_at < REMEMBER_S * S && llabs(otherwise) < llabs(left) ? otherwise
-										  : left;
+	return remembers && llabs(otherwise) < llabs(left) ? otherwise : left;
 }
 
 static int64_t clock_ns(clockid_t id)
@@ -42,21 +50,37 @@ static int64_t clock_ns(clockid_t id)
 	return t.tv_sec * S + t.tv_nsec;
 }
 
-static int64_t left_until(const struct timespec *until, int64_t now)
+/* A thread that is kept from running between two clocks would take that for a clock that was set. */
+static bool read_clocks(int64_t *wall, int64_t *now)
+{
+	for (int i = 0; i < TRIES; i++) {
+		int64_t before = clock_ns(CLOCK_MONOTONIC);
+
+		*wall = clock_ns(CLOCK_REALTIME);
+		*now = clock_ns(CLOCK_MONOTONIC);
+		if (*now - before < CLOSE_MS * (S / 1000))
+			return true;
+	}
+	return false;
+}
+
+static int64_t left_until(const struct timespec *until, int64_t *now)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	static struct steady seen;
+	int64_t wall;
 
 	pthread_mutex_lock(&lock);
-	steady_note(&seen, clock_ns(CLOCK_REALTIME), now);
-	int64_t left = steady_left(&seen, until->tv_sec * S + until->tv_nsec, now);
+	if (read_clocks(&wall, now) || !seen.ahead)
+		steady_note(&seen, wall, *now);
+	int64_t left = steady_left(&seen, until->tv_sec * S + until->tv_nsec, *now);
 	pthread_mutex_unlock(&lock);
 	return left;
 }
 
 int cnd_timedwait(cnd_t *restrict c, mtx_t *restrict m, const struct timespec *restrict until)
 {
-	int64_t now = clock_ns(CLOCK_MONOTONIC), left = left_until(until, now);
+	int64_t now, left = left_until(until, &now);
 
 	if (left < 0)
 		left = 0;

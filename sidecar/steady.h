@@ -18,9 +18,9 @@
 #include <stdint.h>
 
 struct steady {
-	int64_t ahead;  /* the wall clock less the steady one */
+	int64_t ahead;  /* the wall clock less the steady one; 0: not known yet */
 	int64_t before; /* the same before the wall clock was set */
-	int64_t set_at; /* by the steady clock */
+	int64_t set_at; /* by the steady clock; 0: never */
 };
 
 /** Take note of how far the wall clock is ahead now. */

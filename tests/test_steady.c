@@ -22,7 +22,7 @@ static void test_a_clock_that_nobody_sets(void **state)
 	assert_int_equal(steady_left(&s, WALL + 8 * S, 5 * S), 3 * S);
 	assert_int_equal(steady_left(&s, WALL + 4 * S, 5 * S), -S);
 	steady_note(&s, WALL + 105 * S + S / 10, 105 * S); /* a clock that is slewed */
-	assert_int_equal(steady_left(&s, WALL + 108 * S, 105 * S), 3 * S);
+	assert_int_equal(steady_left(&s, WALL + 108 * S, 105 * S), 29 * S / 10);
 }
 
 /* By `jump` after 5 s; a wait of 3 s that began before it, one that begins after it, and both over. */
@@ -55,6 +55,17 @@ static void test_what_was_before_is_forgotten(void **state)
 	steady_note(&s, WALL - 60 * S + 6 * S, 6 * S);
 	/* a minute from now is the same moment as now, before the minute that was taken away */
 	assert_int_equal(steady_left(&s, WALL + 100 * S, 100 * S), 60 * S);
+}
+
+static void test_what_is_too_little_to_tell_apart_is_followed(void **state)
+{
+	struct steady s = { 0 };
+	(void)state;
+
+	/* by 3 s: a wait of 3 s that begins afterwards must not be taken for one that is over */
+	steady_note(&s, WALL + 5 * S, 5 * S);
+	steady_note(&s, WALL + 9 * S, 6 * S);
+	assert_int_equal(steady_left(&s, WALL + 12 * S, 6 * S), 3 * S);
 }
 
 static int64_t ns(clockid_t id)
@@ -93,6 +104,7 @@ int main(void)
 		cmocka_unit_test(test_a_clock_that_nobody_sets),
 		cmocka_unit_test(test_an_hour_back_and_forth_changes_no_wait),
 		cmocka_unit_test(test_what_was_before_is_forgotten),
+		cmocka_unit_test(test_what_is_too_little_to_tell_apart_is_followed),
 		cmocka_unit_test(test_the_call_times_out_no_earlier_than_it_should),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
