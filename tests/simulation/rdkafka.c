@@ -114,6 +114,7 @@ struct rd_kafka_s {
 struct rd_kafka_topic_s {
 	rd_kafka_t *rk;
 	int topic;
+	char name[250];
 };
 
 struct rd_kafka_queue_s {
@@ -1374,8 +1375,11 @@ rd_kafka_topic_t *rd_kafka_topic_new(rd_kafka_t *rk, const char *name, rd_kafka_
 	(void)conf;
 	t->rk = rk;
 	t->topic = topic_of(name);
+	snprintf(t->name, sizeof(t->name), "%s", name);
 	return t;
 }
+
+const char *rd_kafka_topic_name(const rd_kafka_topic_t *t) { return t->name; }
 
 void rd_kafka_topic_destroy(rd_kafka_topic_t *t) { free(t); }
 
