@@ -205,6 +205,17 @@ static int run_refill(struct small *s)
 	return small_publish(s);
 }
 
+/* What is told is trimmed, what is left is taken over, and found again by a fill. */
+static int run_waiting(struct small *s)
+{
+	int rc;
+	if ((rc = small_start(s)) || (rc = small_batch(s, 40)) || (rc = small_publish(s)) ||
+	    (rc = small_batch(s, 20)) || (rc = small_rebuild(s)) || (rc = small_batch(s, 20)) ||
+	    (rc = small_publish(s)) || (rc = small_refill(s)))
+		return rc;
+	return small_batch(s, 20);
+}
+
 /* ---- the readers' scenario ---- */
 
 static int note(int *first, int rc)
@@ -441,6 +452,7 @@ struct scenario {
 	run_fn *run;
 	bool keeps_state; /* a state is written: look at it afterwards */
 	bool began_whole; /* a generation is there from the start, and nothing may say it is not */
+	bool waits;       /* superseded pairs are kept */
 };
 
 /* ---- what fails ---- */
@@ -616,6 +628,7 @@ static void fail_all(const struct scenario *s, const char *base)
 	long calls[CALLS];
 	snprintf(template, sizeof(template), "%s/template", base);
 	small_init(&prepared, template, 1);
+	prepared.waits = s->waits;
 	s->prepare(&prepared);
 	report->runs = report->hits = 0;
 	run_once(&(struct attempt){ s, { 0 } }, base, &prepared);
@@ -637,20 +650,24 @@ static void fail_all(const struct scenario *s, const char *base)
 		fail_all(&s, *state);                                                              \
 	}
 
-SCENARIO(test_a_first_fill_survives_any_failure, "first", prepare_nothing, run_first, true, false)
-SCENARIO(test_batches_and_publishing_survive_any_failure, "write", prepare_running, run_write, true,
-	 true)
-SCENARIO(test_recovery_from_a_crash_survives_any_failure, "crashed", prepare_crashed, run_write,
-	 true, true)
-SCENARIO(test_a_new_generation_that_takes_over_survives_any_failure, "rebuild", prepare_running,
-	 run_rebuild, true, true)
-SCENARIO(test_a_refill_survives_any_failure, "refill", prepare_running, run_refill, true, true)
-SCENARIO(test_readers_survive_any_failure, "read", prepare_running, run_read, true, true)
-SCENARIO(test_sorting_survives_any_failure, "sort", prepare_nothing, run_sort, false, false)
-SCENARIO(test_configuration_survives_any_failure, "config", prepare_config, run_config, false,
+SCENARIO(test_a_first_fill_survives_any_failure, "first", prepare_nothing, run_first, true, false,
 	 false)
+SCENARIO(test_batches_and_publishing_survive_any_failure, "write", prepare_running, run_write, true,
+	 true, false)
+SCENARIO(test_recovery_from_a_crash_survives_any_failure, "crashed", prepare_crashed, run_write,
+	 true, true, false)
+SCENARIO(test_a_new_generation_that_takes_over_survives_any_failure, "rebuild", prepare_running,
+	 run_rebuild, true, true, false)
+SCENARIO(test_a_refill_survives_any_failure, "refill", prepare_running, run_refill, true, true,
+	 false)
+SCENARIO(test_what_waits_for_compaction_survives_any_failure, "waiting", prepare_running,
+	 run_waiting, true, true, true)
+SCENARIO(test_readers_survive_any_failure, "read", prepare_running, run_read, true, true, false)
+SCENARIO(test_sorting_survives_any_failure, "sort", prepare_nothing, run_sort, false, false, false)
+SCENARIO(test_configuration_survives_any_failure, "config", prepare_config, run_config, false,
+	 false, false)
 SCENARIO(test_notifications_survive_any_failure, "notifications", prepare_nothing,
-	 run_notifications, false, false)
+	 run_notifications, false, false, false)
 
 static long meta_pages, other_pages;
 
@@ -692,6 +709,7 @@ int main(void)
 		test_with_dir(test_recovery_from_a_crash_survives_any_failure),
 		test_with_dir(test_a_new_generation_that_takes_over_survives_any_failure),
 		test_with_dir(test_a_refill_survives_any_failure),
+		test_with_dir(test_what_waits_for_compaction_survives_any_failure),
 		test_with_dir(test_readers_survive_any_failure),
 		test_with_dir(test_sorting_survives_any_failure),
 		test_with_dir(test_configuration_survives_any_failure),

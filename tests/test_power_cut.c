@@ -240,6 +240,7 @@ static void new_directory(struct world *w)
 	bool early = w->small.publishes_early;
 	small_init(&w->small, w->dir, disk_random(&w->seed, UINT64_MAX));
 	w->small.publishes_early = early;
+	w->small.waits = w->small.seed & 1;
 	w->has_state = false;
 }
 

@@ -1,5 +1,6 @@
 #include "small.h"
 #include "sort.h"
+#include "versions.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -7,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { VALUE_MAX = 9000, SORT_BYTES = 64 << 10, TRIM_MAX = 40, LEASE_MS = 1 };
+enum { VALUE_MAX = 9000, SORT_BYTES = 64 << 10, TRIM_MAX = 40, LEASE_MS = 1, TOLD_BEHIND = 30 };
 
 /* ---- the log ---- */
 
@@ -130,6 +131,12 @@ static int put_anchors(struct small *s, struct state_txn *t, int p)
 	return state_anchors_set(t, p, a, n);
 }
 
+/* Every superseded pair below is told. */
+static int64_t cursor(const struct small *s, int p)
+{
+	return s->published[p] > TOLD_BEHIND ? s->published[p] - TOLD_BEHIND : 0;
+}
+
 static int trim(struct small *s, struct state_txn *t, int p)
 {
 	struct state_partition *row = &s->rows[p];
@@ -137,13 +144,15 @@ static int trim(struct small *s, struct state_txn *t, int p)
 		return 0;
 	row->published = s->published[p];
 	int rc = state_trim(t, p, row, s->published[p], 0, TRIM_MAX);
+	if (rc >= 0 && s->waits)
+		rc = state_waiting_trim(t, p, cursor(s, p), TRIM_MAX);
 	return rc < 0 ? rc : 0;
 }
 
 static int put_all(struct small *s, struct state_txn *t, int n)
 {
 	static const bool blind[SMALL_PARTITIONS];
-	const struct apply_options o = { .journal = true, .blind = blind };
+	const struct apply_options o = { .journal = true, .waiting = s->waits, .blind = blind };
 	struct apply_counts counts = { 0 };
 	int rc = apply_batch(t, &s->batch, &o, &counts, s->err, sizeof(s->err));
 	for (int p = 0; p < SMALL_PARTITIONS && !rc; p++) {
@@ -243,6 +252,36 @@ static int sort_log(struct small *s, struct sorter *sort, const int64_t *boundar
 	return rc ? rc : sort_finish(sort);
 }
 
+static int add_log(struct small *s, struct versions *v, const int64_t *boundary)
+{
+	int rc = 0;
+	for (int p = 0; p < SMALL_PARTITIONS && !rc; p++) {
+		batch_clear(&s->batch);
+		rc = read_log(s, p, 0, boundary[p]);
+		for (size_t i = 0; i < s->batch.n && !rc; i++) {
+			const struct batch_record *r = &s->batch.v[i];
+			rc = versions_add(v, r->skey, r->skey_len, &r->rec);
+		}
+	}
+	return rc ? rc : versions_finish(v);
+}
+
+static int fill_versions(struct small *s, struct state *st, const int64_t *boundary)
+{
+	struct versions *v;
+	int rc = versions_open(&v, st, s->path, SORT_BYTES, MOVED_STOP, SMALL_PARTITIONS, 1 << 30);
+	if (rc)
+		return rc;
+	rc = add_log(s, v, boundary);
+	if (!rc)
+		while ((rc = versions_store(v)) == 1)
+			;
+	if (rc)
+		snprintf(s->err, sizeof(s->err), "%s", versions_error(v));
+	versions_close(v);
+	return rc;
+}
+
 /* In transactions of a few records. */
 static int store(struct state *st, struct sorter *sort)
 {
@@ -300,7 +339,19 @@ static int put_rows(struct small *s, struct state *st, const int64_t *boundary)
 }
 
 static const struct state_identity who = { "small", "cluster", "topic" };
-static const struct state_options options = { .lease_ms = LEASE_MS };
+
+static struct state_options options(const struct small *s)
+{
+	return (struct state_options){ .lease_ms = LEASE_MS, .waiting = s->waits };
+}
+
+static int wait_lease(struct small *s)
+{
+	s->err[0] = 0;
+	while (state_lease_wait_ms(s->st) > 0)
+		nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+	return 0;
+}
 
 static int fill(struct small *s)
 {
@@ -309,11 +360,13 @@ static int fill(struct small *s)
 		boundary[p] = s->published[p] >= 0 ? s->published[p] : s->fill_to;
 	s->fills++;
 	s->seen = boundary[0];
-	int rc = state_create(&s->st, s->dir, &who, &options, s->err, sizeof(s->err));
+	const struct state_options o = options(s);
+	int rc = state_create(&s->st, s->dir, &who, &o, s->err, sizeof(s->err));
 	if (rc)
 		return rc;
 	s->err[0] = 0;
-	if ((rc = fill_records(s, s->st, boundary)) || (rc = put_rows(s, s->st, boundary)))
+	rc = s->waits ? fill_versions(s, s->st, boundary) : fill_records(s, s->st, boundary);
+	if (rc || (rc = put_rows(s, s->st, boundary)))
 		return rc;
 	rc = state_make_current(s->st, s->err, sizeof(s->err));
 	if (!rc)
@@ -328,6 +381,16 @@ int small_refill(struct small *s)
 	return fill(s);
 }
 
+/* What waits was taken over, and is kept by whoever opens it so. */
+static int reopen(struct small *s)
+{
+	const struct state_options o = options(s);
+	state_close(s->st);
+	s->st = NULL;
+	int rc = state_open(&s->st, s->dir, &who, &o, s->err, sizeof(s->err));
+	return rc ? rc : wait_lease(s);
+}
+
 int small_rebuild(struct small *s)
 {
 	int64_t boundary[SMALL_PARTITIONS];
@@ -336,7 +399,8 @@ int small_rebuild(struct small *s)
 	memcpy(rows, s->rows, sizeof(rows));
 	for (int p = 0; p < SMALL_PARTITIONS; p++)
 		boundary[p] = rows[p].applied;
-	int rc = state_create(&fresh, s->dir, &who, &options, s->err, sizeof(s->err));
+	const struct state_options none = { .lease_ms = LEASE_MS };
+	int rc = state_create(&fresh, s->dir, &who, &none, s->err, sizeof(s->err));
 	if (rc)
 		return rc;
 	s->err[0] = 0;
@@ -351,7 +415,7 @@ int small_rebuild(struct small *s)
 	state_close(s->st);
 	s->st = fresh;
 	state_dir_sweep(s->dir);
-	return 0;
+	return s->waits ? reopen(s) : 0;
 }
 
 /* ---- start and stop ---- */
@@ -382,7 +446,8 @@ int small_start(struct small *s)
 	if (rc)
 		return rc;
 	state_dir_sweep(s->dir);
-	rc = state_open(&s->st, s->dir, &who, &options, s->err, sizeof(s->err));
+	const struct state_options o = options(s);
+	rc = state_open(&s->st, s->dir, &who, &o, s->err, sizeof(s->err));
 	if (rc == -EBADMSG) {
 		s->unreadable++;
 		memcpy(s->complaint, s->err, sizeof(s->complaint));
@@ -395,9 +460,7 @@ int small_start(struct small *s)
 	if ((rc = read_rows(s)))
 		return rc;
 	s->seen = s->rows[0].applied;
-	while (state_lease_wait_ms(s->st) > 0)
-		nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
-	return 0;
+	return wait_lease(s);
 }
 
 void small_stop(struct small *s)
@@ -490,6 +553,48 @@ static int check_journal(const struct small *s, struct state_view *v, int p,
 	return rc == -ENOENT ? 0 : wrong(why, why_len, "the journal has more changes", p, rc);
 }
 
+static bool is_pair(const struct small *s, struct state_view *v, const struct change *c, int p,
+		    int64_t was, int64_t offset, const struct logged *l)
+{
+	uint8_t skey[KEY_STORED_MAX];
+	size_t skey_len = record_stored_key(skey, c->key, c->key_len);
+	struct record now;
+	if (!is_logged(s, &c->before, p, was) || c->after.offset != offset ||
+	    (c->op == CHANGE_DELETE) != l->tombstone)
+		return false;
+	/* of what is told the new value need not be there any more */
+	return l->tombstone || offset < cursor(s, p) ||
+	       (!state_view_version(v, p, offset, skey, skey_len, &now) &&
+		is_logged(s, &now, p, offset));
+}
+
+/* Each record and the one before it of its key; *deleted: keys whose last one is a tombstone. */
+static int check_waiting(const struct small *s, struct state_view *v, int p, int64_t applied,
+			 uint64_t *deleted, char *why, size_t why_len)
+{
+	int64_t before[SMALL_KEYS];
+	bool gone[SMALL_KEYS] = { false };
+	struct logged l;
+	struct change c;
+	memset(before, -1, sizeof(before));
+	int rc = state_view_waiting(v, p, 0, &c);
+	for (int64_t o = 0; o < applied; o++) {
+		if (!log_at(s, p, o, &l))
+			continue;
+		int64_t was = before[l.k];
+		before[l.k] = o;
+		gone[l.k] = l.tombstone;
+		if (was < 0 || (o < cursor(s, p) && (rc || c.offset != o)))
+			continue;
+		if (rc || c.offset != o || !is_pair(s, v, &c, p, was, o, &l))
+			return wrong(why, why_len, "what waits lacks or alters a pair", p, o);
+		rc = state_view_waiting_next(v, &c);
+	}
+	for (int k = 0; k < SMALL_KEYS; k++)
+		*deleted += gone[k];
+	return rc == -ENOENT ? 0 : wrong(why, why_len, "more pairs wait", p, rc);
+}
+
 static int check_row(const struct small *s, int p, const struct state_partition *row, char *why,
 		     size_t why_len)
 {
@@ -505,7 +610,7 @@ int small_check(struct small *s, char *why, size_t why_len)
 {
 	struct state_view *v;
 	struct state_stat stat;
-	uint64_t present = 0;
+	uint64_t present = 0, deleted = 0;
 	int rc = state_view_begin(s->st, &v);
 	if (rc)
 		return wrong(why, why_len, "no view", 0, rc);
@@ -516,9 +621,13 @@ int small_check(struct small *s, char *why, size_t why_len)
 		else if (!(rc = check_row(s, p, &row, why, why_len)) &&
 			 !(rc = check_records(s, v, p, row.applied, &present, why, why_len)))
 			rc = check_journal(s, v, p, &row, why, why_len);
+		if (!rc && s->waits)
+			rc = check_waiting(s, v, p, row.applied, &deleted, why, why_len);
 	}
 	state_view_end(v);
 	if (!rc && (state_stat(s->st, &stat) || stat.records != present))
 		rc = wrong(why, why_len, "there are other records", 0, (int64_t)stat.records);
+	if (!rc && stat.tombstones != deleted)
+		rc = wrong(why, why_len, "there are other tombstones", 0, (int64_t)stat.tombstones);
 	return rc;
 }

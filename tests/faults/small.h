@@ -28,6 +28,7 @@ struct small {
 	const char *path;
 	uint64_t seed;
 	bool publishes_early; /* on purpose wrong: not made durable */
+	bool waits;           /* superseded pairs wait; those far below P are told */
 	int64_t fill_to;      /* where the log ends for a first fill */
 	/* of Kafka: */
 	int64_t published[SMALL_PARTITIONS]; /* P; see small_init() */
@@ -57,7 +58,8 @@ int small_refill(struct small *s);
 
 /**
  * Whether the open state is the fold of the log up to its A, its journal has
- * every change from base to A and no other, and base <= P <= A.  0 or -1 and why.
+ * every change from base to A and no other, and base <= P <= A; and every
+ * superseded pair waits that is not told.  0 or -1 and why.
  */
 int small_check(struct small *s, char *why, size_t why_len);
 
