@@ -2,7 +2,7 @@
  * bench_get.c - what the library's look-ups cost more than LMDB alone.
  *
  *   bench_get one  DIR KEYS ROUNDS GETS
- *   bench_get many DIR KEYS ROUNDS MILLISECONDS PROCESSES
+ *   bench_get many DIR KEYS ROUNDS MILLISECONDS PROCESSES SIDECAR_PID
  *
  * `one` times several ways to look the same random keys up, in turn, in one
  * process.  "bare" is mdb_txn_begin, mdb_get, mdb_txn_abort and nothing else: it
@@ -13,7 +13,8 @@
  *
  * `many` lets PROCESSES do the same at once, "bare" and "get" in turn for some
  * milliseconds each, and prints the same, and what memory they needed: PSS shares
- * what is shared, the file's pages.
+ * what is shared, the file's pages.  The sidecar shares them too, so its part of
+ * them is told beside.
  */
 #include "bench.h"
 #include "shared_state.h"
@@ -33,6 +34,7 @@ static struct sstate_buf buf;
 static MDB_env *env;
 static MDB_dbi records, meta;
 static int32_t partitions;
+static int sidecar; /* its process */
 static char now_applied[2048], rows[BENCH_PARTITIONS_MAX][32]; /* keys of the positions */
 
 static void check(int rc, const char *what)
@@ -209,12 +211,13 @@ static void one(int rounds, int64_t gets)
 
 /* ---- many processes ---- */
 
-static long long from_smaps(const char *what)
+static long long from_smaps(int pid, const char *what)
 {
-	FILE *f = fopen("/proc/self/smaps_rollup", "r");
-	char line[200];
+	char path[64], line[200];
 	long long kb = -1;
 
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", pid);
+	FILE *f = fopen(path, "r");
 	while (f && kb < 0 && fgets(line, sizeof(line), f))
 		if (!strncmp(line, what, strlen(what)))
 			kb = atoll(line + strlen(what));
@@ -230,7 +233,7 @@ struct crowd {
 	pthread_barrier_t together;
 	_Atomic int64_t until_ns;
 	_Atomic long long gets[MANY_WAYS][ROUNDS_MAX], ns[MANY_WAYS][ROUNDS_MAX];
-	_Atomic long long pss_kb, pss_anon_kb, rss_kb;
+	_Atomic long long pss_kb, pss_anon_kb, rss_kb, sidecar_kb;
 };
 
 /* One number of them says how long everybody has. */
@@ -264,9 +267,11 @@ static void child(const char *dir, int number, int rounds, int64_t ms, struct cr
 	/* the contender's map counts the same pages once more */
 	mdb_env_close(env);
 	pthread_barrier_wait(&c->together);
-	c->pss_kb += from_smaps("Pss:");
-	c->pss_anon_kb += from_smaps("Pss_Anon:");
-	c->rss_kb += from_smaps("Rss:");
+	c->pss_kb += from_smaps(getpid(), "Pss:");
+	c->pss_anon_kb += from_smaps(getpid(), "Pss_Anon:");
+	c->rss_kb += from_smaps(getpid(), "Rss:");
+	if (number == 0)
+		c->sidecar_kb = from_smaps(sidecar, "Pss:") - from_smaps(sidecar, "Pss_Anon:");
 	pthread_barrier_wait(&c->together); /* or the others would share with fewer */
 	_exit(0);
 }
@@ -297,8 +302,8 @@ static void many(const char *dir, int rounds, int64_t ms, int processes)
 	while (wait(&status) > 0)
 		if (status)
 			die("a child died");
-	printf("{\"pss_kb\":%lld,\"pss_anon_kb\":%lld,\"rss_kb\":%lld", c->pss_kb, c->pss_anon_kb,
-	       c->rss_kb);
+	printf("{\"pss_kb\":%lld,\"pss_anon_kb\":%lld,\"rss_kb\":%lld,\"sidecar_kb\":%lld", c->pss_kb,
+	       c->pss_anon_kb, c->rss_kb, c->sidecar_kb);
 	for (int w = 0; w < MANY_WAYS; w++) {
 		printf(",\"%s\":[", ways[w].name);
 		for (int r = 0; r < rounds; r++)
@@ -315,7 +320,8 @@ int main(int argc, char **argv)
 		return 2;
 	int rounds = atoi(argv[4]) < ROUNDS_MAX ? atoi(argv[4]) : ROUNDS_MAX;
 	keys = (uint32_t)atoll(argv[3]);
-	if (!strcmp(argv[1], "many") && argc == 7) {
+	if (!strcmp(argv[1], "many") && argc == 8) {
+		sidecar = atoi(argv[7]);
 		many(argv[2], rounds, atoll(argv[5]), atoi(argv[6]));
 		return 0;
 	}

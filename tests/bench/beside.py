@@ -1,10 +1,12 @@
 """The peer's half of the measures: what Kafka Streams, RocksDB and Redis need for the same."""
 
+import contextlib
 import json
 import time
 
 from peer import Peer, build
 from processes import Peak, cpu_s
+from redis_server import RedisServer
 
 WARM_KEYS = 100_000
 APPLICATION = "peer"
@@ -27,7 +29,7 @@ class Peers:
 
     def close(self):
         if self.peer:
-            self.peer.__exit__()
+            self.peer.close_down()
             self.peer = None
 
     def new(self):
@@ -88,3 +90,70 @@ class Peers:
         peer.stop()
         result["pairs"] = bench.read(TARGET, targets)["records"]
         return result
+
+    def again(self, commit_ms):
+        """The same state with another commit interval; caught up, and running."""
+        peer = self.main_peer()
+        peer.cont()
+        peer.close()
+        peer.start(self._bench.topic, TARGET, APPLICATION, commit_ms)
+        peer.running()
+        self.await_committed(APPLICATION, self._bench.topic)
+
+    # ------------------------------------------------------------ look-ups
+
+    @contextlib.contextmanager
+    def rocks(self):
+        """A RocksDB with the keys of the topic."""
+        with Peer(self._built, self._bench.kafka.bootstrap) as peer:
+            keys = self._bench.size.keys
+            peer.tell("rocks", keys, self._value_bytes, then="filled")
+            peer.get = lambda gets, seed: peer.tell("get", keys, gets, seed, then="got")["ns"]
+            yield peer
+
+    # ------------------------------------------------------------ kill -9
+
+    def kills(self, rounds):
+        """Seconds from a kill under load until a new JVM has its state and runs."""
+        bench, results = self._bench, []
+        peer = self.main_peer()
+        peer.cont()
+        writing = bench.programs.start("bench_latency", "sidecar", bench.kafka.bootstrap,
+                                       bench.topic, TARGET, bench.size.keys, 100, 3600, 0,
+                                       stdout=-3)
+        try:
+            for _ in range(rounds):
+                time.sleep(2)
+                began = time.monotonic_ns()
+                peer.kill9()
+                peer.spawn()
+                peer.start(bench.topic, TARGET, APPLICATION)
+                results.append((peer.running() - began) / 1e9)
+        finally:
+            writing.kill()
+            writing.wait()
+        self.close()
+        return results
+
+
+class Redis:
+    """A Redis with the keys of the topic, behind a unix socket."""
+
+    def __init__(self, bench, value_bytes):
+        self._bench = bench
+        self._value_bytes = value_bytes
+        self._server = RedisServer(unix=True)
+
+    def __enter__(self):
+        self._server.__enter__()
+        self._bench.run("bench_redis", "fill", self._server.socket, self._bench.size.keys,
+                        self._value_bytes)
+        return self
+
+    def __exit__(self, *how):
+        self._server.__exit__(*how)
+
+    def get(self, gets, seed):
+        """Nanoseconds of a look-up; fewer of them than elsewhere, they take longer."""
+        return self._bench.run("bench_redis", "get", self._server.socket, self._bench.size.keys,
+                               gets // 4, seed, self._server.process.pid)

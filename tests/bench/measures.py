@@ -7,16 +7,21 @@ import random
 import tempfile
 import time
 
+import beside
 import broker
-from figures import percentile
+from figures import median, percentile
 from joining import Join
 from processes import Peak, cpu_s, idle_figures, rss_anon_mib
 from sidecar import Sidecar
 
 PARTITIONS = 4
+KEY_BYTES = 12
 VALUE_BYTES = 200
 # How long a stopped sidecar stays a member of its group (max.poll.interval.ms is 15 s).
 STOPPED_MAX_S = 9
+LEASE_S = 2  # state.lease.ms
+# A sidecar's own memory, and of a fill its sort.memory besides.
+MEMORY_MIB, SORT_MIB = 200, 256
 # What tests/integration/sidecar.py sets for tests is taken back: these are a user's defaults.
 DEFAULTS = {"log.level": "info", "consumer.session.timeout.ms": None,
             "consumer.heartbeat.interval.ms": None}
@@ -44,6 +49,10 @@ class Bench:
     def load(self, count, seed):
         self.run("bench_load", self.kafka.bootstrap, self.topic, self.size.keys, count, seed,
                  VALUE_BYTES)
+
+    @staticmethod
+    def raw_mib(keys):
+        return keys * (KEY_BYTES + VALUE_BYTES) / 2**20
 
     def range(self, topic, since=None, until=None):
         """Arguments for a contender: everything, or from `since` on."""
@@ -136,8 +145,12 @@ def fill(bench):
     add("first fill", "processor time", "us/record", [o["cpu_s"] * 1e6 / keys for o, _ in pairs],
         "bare consumer", [b["cpu_s"] * 1e6 / keys for _, b in pairs])
     add("first fill", "largest anonymous memory", "MiB", [o["peak"] for o, _ in pairs],
-        "Kafka Streams" if peers else "", [p["peak"] for p in peers])
-    add("first fill", "data file", "MiB", [o["file_mib"] for o, _ in pairs])
+        goal=f"<= {MEMORY_MIB + SORT_MIB}")
+    if peers:
+        add("first fill", "the same", "MiB", [o["peak"] for o, _ in pairs], "Kafka Streams",
+            [p["peak"] for p in peers])
+    add("first fill", "data file", "MiB", [o["file_mib"] for o, _ in pairs],
+        "keys and values", [bench.raw_mib(keys)] * len(pairs), "<= 1.15")
 
 
 # ---------------------------------------------------------------- 2. changes
@@ -234,15 +247,47 @@ def changes(bench):
         add("changes", "processor time", "us/change", cpus("ours"), "Kafka Streams", cpus("peer"))
     add("changes", "processor time", "us/change", cpus("ours"), "stateless transaction loop",
         cpus("loop"))
-    add("changes", "largest anonymous memory", "MiB", [r["ours"]["peak"] for r in rounds],
-        *(("Kafka Streams", [r["peer"]["peak"] for r in rounds]) if bench.peers else ()))
+    peaks = [r["ours"]["peak"] for r in rounds]
+    add("changes", "largest anonymous memory", "MiB", peaks, goal=f"<= {MEMORY_MIB}")
+    if bench.peers:
+        add("changes", "the same", "MiB", peaks, "Kafka Streams",
+            [r["peer"]["peak"] for r in rounds])
+
+
+# ---------------------------------------------------------------- every key, ten times
+
+def rewrites(bench):
+    """What the file grows to: pages that readers may still need are not used again for a while."""
+    keys, times = bench.size.rewritten, bench.size.rewrites
+    say(f"rewrites: {keys:,} keys, each {times} times")
+    topic = bench.kafka.create_topic("bench.rewritten", PARTITIONS, broker.COMPACT_NEVER)
+    bench.new_topic("bench.rewritten.changes")
+
+    def load(seed):
+        bench.run("bench_load", bench.kafka.bootstrap, topic, keys, 0, seed, VALUE_BYTES)
+
+    load(1)
+    options = {**DEFAULTS, "notifications.topic": "bench.rewritten.changes"}
+    with Sidecar(bench.kafka, "rewrites", topic, options) as sidecar:
+        sidecar.start()
+        sidecar.wait_ready(timeout=600)
+        sidecar.wait_published(timeout=600)
+        for seed in range(times):
+            load(seed + 2)
+        with Peak(sidecar.process.pid) as peak:
+            sidecar.wait_published(timeout=1200)
+        file_mib = sidecar.stat()["file_bytes"] / 2**20
+    group = f"{keys:,} keys, each rewritten {times} times"
+    bench.table.add(group, "data file", "MiB", [file_mib], "keys and values",
+                    [bench.raw_mib(keys)], "<= 2.2")
+    bench.table.add(group, "largest anonymous memory", "MiB", [peak.mib], goal=f"<= {MEMORY_MIB}")
 
 
 # ---------------------------------------------------------------- 3. get
 
-_WAYS = (("get", "sstate_get: a copy, checked", "bare", "1.2"),
+_WAYS = (("get", "sstate_get: a copy, checked", "bare", "<= 1.2"),
          ("get", "the same", "bare_copy", ""),
-         ("get_value", "sstate_get_value: only the value", "bare", "1.2"),
+         ("get_value", "sstate_get_value: only the value", "bare", "<= 1.2"),
          ("wait_get", "sstate_wait (read your writes), sstate_get", "bare_positions", ""),
          ("get_positions", "a snapshot's record and positions", "bare_positions", ""))
 _CONTENDERS = {"bare": "begin, mdb_get, abort",
@@ -251,33 +296,64 @@ _CONTENDERS = {"bare": "begin, mdb_get, abort",
 PROCESSES = 8
 
 
+def _get_once(bench, gets):
+    return bench.run("bench_get", "one", bench.main_sidecar().state_dir, bench.size.keys,
+                     bench.size.get_rounds, gets)
+
+
+def _get_beside(bench):
+    """Ours and a peer's in turn: the peers are other programs."""
+    gets = bench.size.gets
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(beside.Redis(bench, VALUE_BYTES))
+        steps = [lambda n: median(_get_once(bench, gets)["get"]), lambda n: redis.get(gets, n)]
+        if bench.peers:
+            rocks = stack.enter_context(bench.peers.rocks())
+            steps.append(lambda n: rocks.get(gets, n))
+        rounds = [in_turn(n, *[lambda step=step, n=n: step(n) for step in steps])
+                  for n in range(bench.size.rounds)]
+    group, ours = "get, one process", [r[0] for r in rounds]
+    bench.table.add(group, "sstate_get", "ns", ours, "Redis GET, unix socket, both processes",
+                    [r[1]["client_ns"] + r[1]["server_ns"] for r in rounds], ">= 20", inverse=True)
+    bench.table.add(group, "the same", "ns", ours, "the same, until the answer is there",
+                    [r[1]["ns"] for r in rounds], inverse=True)
+    if bench.peers:
+        bench.table.add(group, "the same", "ns", ours, "RocksDB get (Java)", [r[2] for r in rounds],
+                        ">= 3", inverse=True)
+
+
 def get(bench):
     """Processor time of a look-up, so that other work on the machine counts for little."""
     say(f"get: {bench.size.keys:,} keys at random")
     state_dir = bench.main_sidecar().state_dir
-    ns = bench.run("bench_get", "one", state_dir, bench.size.keys, bench.size.get_rounds,
-                   bench.size.gets)
+    ns = _get_once(bench, bench.size.gets)
     for way, text, against, goal in _WAYS:
         bench.table.add("get, one process", text, "ns", ns[way], _CONTENDERS[against], ns[against],
                         goal)
-    many = bench.run("bench_get", "many", state_dir, bench.size.keys, bench.size.get_rounds, 500,
-                     PROCESSES)
+    _get_beside(bench)
+
+    def many(processes):
+        return bench.run("bench_get", "many", state_dir, bench.size.keys, bench.size.get_rounds,
+                         500, processes, bench.sidecar.process.pid)
+
+    one, all_of_them = many(1), many(PROCESSES)
     group = f"get, {PROCESSES} processes"
-    bench.table.add(group, "sstate_get", "ns", many["get"], _CONTENDERS["bare"], many["bare"],
-                    "1.2")
-    file_mib = bench.sidecar.stat()["file_bytes"] / 2**20
-    bench.table.add(group, "memory (PSS), all together", "MiB", [many["pss_kb"] / 1024],
-                    "size of the data file", [file_mib])
+    bench.table.add(group, "sstate_get", "ns", all_of_them["get"], _CONTENDERS["bare"],
+                    all_of_them["bare"], "<= 1.2")
+    bench.table.add(group, "memory (PSS), readers and the sidecar's part of the file", "MiB",
+                    [(all_of_them["pss_kb"] + all_of_them["sidecar_kb"]) / 1024],
+                    "one process", [(one["pss_kb"] + one["sidecar_kb"]) / 1024], "<= 1.05")
     bench.table.add(group, "of it anonymous, each", "MiB",
-                    [many["pss_anon_kb"] / 1024 / PROCESSES])
+                    [all_of_them["pss_anon_kb"] / 1024 / PROCESSES])
 
 
 # ---------------------------------------------------------------- 4. latency
 
 def _latency_process(bench, mode, rate, seconds, phase_ms=0):
     out = tempfile.TemporaryFile("w+", encoding="ascii")
-    to = bench.notifications if mode == "sidecar" else "bench.bare"
-    process = bench.programs.start("bench_latency", mode, bench.kafka.bootstrap, bench.topic, to,
+    to = {"sidecar": bench.notifications, "bare": "bench.bare", "peer": beside.TARGET}[mode]
+    process = bench.programs.start("bench_latency", "bare" if mode == "bare" else "sidecar",
+                                   bench.kafka.bootstrap, bench.topic, to,
                                    bench.size.keys, rate, seconds, phase_ms, stdout=out)
     return process, out
 
@@ -303,6 +379,40 @@ def _percentiles(bench, rate, ours, bare, goal=""):
                         [percentile(b, p) for b in bare], goal if p == 99 else "")
 
 
+COMMITS_MS = (10, 100)
+
+
+def _latency_of_peer(bench, rate, commit_ms):
+    """The sidecar is not there meanwhile."""
+    bench.peers.again(commit_ms)
+    result = _latency_result(*_latency_process(bench, "peer", rate, bench.size.latency_s + 2),
+                             warm_s=2)
+    bench.peers.peer.stop()
+    return result
+
+
+def _latency_beside(bench, rate):
+    """One round of ours, and one of the peer's for each of its settings."""
+    say(f"latency at {rate}/s beside Kafka Streams, {bench.size.rounds} rounds")
+    ours, theirs = [], {commit_ms: [] for commit_ms in COMMITS_MS}
+    for n in range(bench.size.rounds):
+        def of_ours():
+            bench.restart_sidecar()
+            ours.append(_latency_result(
+                *_latency_process(bench, "sidecar", rate, bench.size.latency_s + 2), warm_s=2))
+            bench.sidecar.term()
+        in_turn(n, of_ours, *[lambda ms=ms: theirs[ms].append(_latency_of_peer(bench, rate, ms))
+                              for ms in COMMITS_MS])
+    for commit_ms in COMMITS_MS:
+        for p, goal in ((50, "<= 0.6"), (99, "<= 0.4")):
+            bench.table.add(f"latency at {rate}/s", f"source record to notification, p{p}", "ms",
+                            [percentile(o, p) for o in ours],
+                            f"Kafka Streams, commit interval {commit_ms} ms",
+                            [percentile(t, p) for t in theirs[commit_ms]],
+                            goal if commit_ms == 10 else "")
+    bench.restart_sidecar()
+
+
 def latency(bench):
     bench.main_sidecar()
     bench.new_topic("bench.bare")
@@ -312,7 +422,7 @@ def latency(bench):
             _latency_process(bench, "bare", 1, seconds + 2, 500)]
     ours, bare = (_latency_result(*each, warm_s=2) for each in both)
     bench.table.facts["latencies at 1/s"] = len(ours)
-    _percentiles(bench, 1, [ours], [bare], "3")
+    _percentiles(bench, 1, [ours], [bare], "<= 3")
     for rate in 100, 1000:
         say(f"latency at {rate}/s, {bench.size.rounds} rounds of {bench.size.latency_s} s each")
         results = {"sidecar": [], "bare": []}
@@ -321,6 +431,8 @@ def latency(bench):
                 process = _latency_process(bench, mode, rate, bench.size.latency_s + 2)
                 results[mode].append(_latency_result(*process, warm_s=2))
         _percentiles(bench, rate, results["sidecar"], results["bare"])
+    if bench.peers:
+        _latency_beside(bench, 1000)
 
 
 # ---------------------------------------------------------------- 5. restart
@@ -388,10 +500,17 @@ def restart(bench):
             bench.table.add(group, f"kill to the next notification, p{p}", "s",
                             [percentile([note for _, note in results], p)])
         bench.table.add(group, "kill to the next commit of the snapshot, p50", "s",
-                        [percentile([commit for commit, _ in results], 50)])
+                        [percentile([commit for commit, _ in results], 50)],
+                        goal=f"<= {1 + LEASE_S}")
         bench.table.add(group, f"look-ups that failed meanwhile, of {gets['gets']:,}", "",
                         [gets["failed"]])
+        commits = [commit for commit, _ in results]
     bench.restart_sidecar(**{k.replace(".", "__"): v for k, v in DEFAULTS.items()})
+    if bench.peers:
+        say(f"kill -9 of Kafka Streams under 100 changes/s, {bench.size.rounds} rounds")
+        theirs = bench.peers.kills(bench.size.rounds)
+        bench.table.add(group, "kill to the next commit of the snapshot", "s",
+                        commits[:len(theirs)], "Kafka Streams, until it runs", theirs)
 
 
 # ---------------------------------------------------------------- 6. join
@@ -457,7 +576,7 @@ def join(bench):
     rounds = rounds[2:]
     add = bench.table.add
     add("join", "joined exactly once", "records/s", [n_records / r["ours"]["seconds"] for r in rounds],
-        "stateless transaction loop", [n_records / r["loop"]["seconds"] for r in rounds], "0.7")
+        "stateless transaction loop", [n_records / r["loop"]["seconds"] for r in rounds], ">= 0.7")
     add("join", "processor time", "us/record",
         [r["ours"]["cpu_s"] * 1e6 / n_records for r in rounds], "stateless transaction loop",
         [r["loop"]["cpu_s"] * 1e6 / n_records for r in rounds])
@@ -480,8 +599,8 @@ def idle(bench, when="after changes"):
         time.sleep(3)
         bare_cpu, bare_switched = idle_figures(process.pid, bench.size.idle_s)
     group = f"idle, {when}"
-    bench.table.add(group, "processor time", "% of a core", [cpu], "idle bare consumer",
-                    [bare_cpu])
+    bench.table.add(group, "processor time", "% of a core", [cpu], goal="<= 0.5")
+    bench.table.add(group, "the same", "% of a core", [cpu], "idle bare consumer", [bare_cpu])
     bench.table.add(group, "context switches", "1/s", [switched], "idle bare consumer",
                     [bare_switched])
     bench.table.add(group, "anonymous memory", "MiB", [memory])

@@ -79,6 +79,9 @@ class Peer:
         return self
 
     def __exit__(self, *_):
+        self.close_down()
+
+    def close_down(self):
         self.kill9()
         shutil.rmtree(self._state, ignore_errors=True)
 
