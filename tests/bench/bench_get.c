@@ -34,7 +34,7 @@ static struct sstate_buf buf;
 static MDB_env *env;
 static MDB_dbi records, meta;
 static int32_t partitions;
-static int sidecar; /* its process */
+static int sidecar;                                            /* its process */
 static char now_applied[2048], rows[BENCH_PARTITIONS_MAX][32]; /* keys of the positions */
 
 static void check(int rc, const char *what)
@@ -302,8 +302,8 @@ static void many(const char *dir, int rounds, int64_t ms, int processes)
 	while (wait(&status) > 0)
 		if (status)
 			die("a child died");
-	printf("{\"pss_kb\":%lld,\"pss_anon_kb\":%lld,\"rss_kb\":%lld,\"sidecar_kb\":%lld", c->pss_kb,
-	       c->pss_anon_kb, c->rss_kb, c->sidecar_kb);
+	printf("{\"pss_kb\":%lld,\"pss_anon_kb\":%lld,\"rss_kb\":%lld,\"sidecar_kb\":%lld",
+	       c->pss_kb, c->pss_anon_kb, c->rss_kb, c->sidecar_kb);
 	for (int w = 0; w < MANY_WAYS; w++) {
 		printf(",\"%s\":[", ways[w].name);
 		for (int r = 0; r < rounds; r++)
