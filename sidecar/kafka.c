@@ -84,6 +84,9 @@ static const struct setting peeking[] = {
 /* short questions: an answer that is not there must not wait for more */
 static const struct setting querying[] = {
 	{ "fetch.wait.max.ms", "10" },
+	/* some calls go by this and not by the time that they are given: with a minute, a start could
+	 * not be ended for minutes while a broker hangs */
+	{ "socket.timeout.ms", "10000" },
 	{ NULL, NULL },
 };
 

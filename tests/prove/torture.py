@@ -197,7 +197,11 @@ class Chaos:
     def stop(self, sidecar, wait):
         sidecar.cont()
         sidecar.process.terminate()
-        status = sidecar.wait_exit(timeout=120)
+        deadline = time.monotonic() + 120
+        while sidecar.alive() and time.monotonic() < deadline:
+            self.tick()  # brokers come back meanwhile, without which it may not be able to
+            time.sleep(0.05)
+        status = sidecar.wait_exit(timeout=1)
         if status not in (0, -signal.SIGTERM):  # the latter: it had hardly begun
             raise AssertionError(f"SIGTERM: ended with {status}\n{sidecar.evidence()}")
         self._after(wait / 3, lambda: self.revive(sidecar))
