@@ -2,6 +2,7 @@
 overwritten record is told once, when it cannot be fetched any more, in the order in which they were
 superseded."""
 
+import time
 import urllib.request
 
 import gone
@@ -76,6 +77,21 @@ class Compacted(RigTest):
                              gone.present_offsets(self.kafka, work.topic), **options)
         self.assertTrue(verdict.clean, f"\n{verdict}")
         return verdict
+
+    def assert_shown(self, sidecar):
+        """What waits, how far is told and how often was asked: by stat, metrics and the page."""
+        def same():
+            stat = sidecar.stat()
+            shown = {"pairs": self.metric(sidecar, "sidenote_waiting_pairs"),
+                     "bytes": self.metric(sidecar, "sidenote_waiting_bytes"),
+                     "tombstones": self.metric(sidecar, "sidenote_waiting_tombstones"),
+                     "probes": self.metric(sidecar, "sidenote_probes_total")}
+            return stat["waiting"] == shown and all(
+                0 < p["compacted"] <= p["applied"] for p in stat["partitions"])
+        wait_until(same, 20, "stat and metrics tell the same", 0.3)
+        url = f"http://{sidecar.options['http.listen']}/"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            self.assertIn("waiting for compaction", answer.read().decode())
 
     def test_a_pass_of_the_cleaner_is_told_record_by_record(self):
         topic, work, sidecar = self.running(config={**COMPACT_FAST, **COMPACT_NEVER})
@@ -152,7 +168,8 @@ class Compacted(RigTest):
         work = self.workload(topic)
         work.load(50)
         self.overwrite(work)
-        sidecar = self.with_compacted(topic)
+        sidecar = self.with_compacted(topic, {"notifications.compacted.probes": "10"})
+        began = time.monotonic()
         sidecar.start()
         sidecar.wait_published()
         self.assertEqual(self.told(topic), [])
@@ -161,6 +178,8 @@ class Compacted(RigTest):
         self.wait_told(work)
         self.assertGreater(self.assert_told(work).compacted, 140)
         self.assert_snapshot(work, sidecar)
+        asked = self.metric(sidecar, "sidenote_probes_total")
+        self.assertLessEqual(asked, 10 * (time.monotonic() - began) + 1)
 
     def test_of_more_than_may_wait_a_fill_keeps_the_oldest_without_their_values(self):
         topic = self.topic(2, {**COMPACT_FAST, **COMPACT_NEVER})
@@ -204,6 +223,7 @@ class Compacted(RigTest):
         sidecar.wait_published()
         wait_until(lambda: self.metric(sidecar, "sidenote_waiting_bytes") <= 1 << 20, 30,
                    "what waits is within its bound")
+        self.assert_shown(sidecar)
         verdict = self.assert_told(work, complete=False)
         self.assertEqual(verdict.compacted, 0)
         self.assertGreater(verdict.expired, 500)
