@@ -289,7 +289,7 @@ class Gone(Group):
 class Load(Gone):
     """The state was lost, and the fill finds every version again."""
 
-    config = COMPACT_NEVER
+    config = {**COMPACT_FAST, **COMPACT_NEVER}
     options = {"sort.memory": "1MiB"}
     passes = 1
 
