@@ -25,6 +25,7 @@ struct queue_limit {
 static const struct queue_limit tail_queue = { 100000, 16384 };
 static const struct queue_limit fill_queue = { 200000, 32768 };
 #define FILL_FETCH_BYTES "1048576"
+#define FILL_WAIT_MS     "10"
 #define FULL_BACKOFF_MS  "5"
 
 struct intake {
@@ -104,7 +105,7 @@ static rd_kafka_t *open_client(struct intake *in, char *err, size_t err_len)
 						 [INTAKE_MIRROR] = KAFKA_MIRROR };
 	struct config c = *in->config;
 	char records[16], kbytes[16];
-	struct config_pair *v = calloc(c.kafka.n + 4, sizeof(*v));
+	struct config_pair *v = calloc(c.kafka.n + 5, sizeof(*v));
 	size_t n = 0;
 
 	if (!v)
@@ -115,6 +116,8 @@ static rd_kafka_t *open_client(struct intake *in, char *err, size_t err_len)
 	v[n++] = pair("queued.max.messages.kbytes", kbytes);
 	if (in->use != INTAKE_TAIL)
 		v[n++] = pair("fetch.max.bytes", FILL_FETCH_BYTES);
+	if (in->use == INTAKE_FILL) /* only the end of each partition waits, once */
+		v[n++] = pair("fetch.wait.max.ms", FILL_WAIT_MS);
 	if (rd_kafka_version() >= QUEUE_BACKOFF_SINCE)
 		v[n++] = pair("fetch.queue.backoff.ms", FULL_BACKOFF_MS);
 	for (size_t i = 0; i < c.kafka.n; i++)

@@ -60,6 +60,8 @@ class Bench:
         return [f"{p}:{since[p] if since else 0}:{end}" for p, end in sorted(until.items())]
 
     def read(self, topic, since=None):
+        """What is committed: the markers of a transaction come a moment after its offsets."""
+        broker.wait_until(lambda: not self.kafka.open_transactions(topic), 60, f"{topic} is settled")
         return self.run("bench_read", self.kafka.bootstrap, topic, 0, *self.range(topic, since))
 
     def new_sidecar(self, name, **options):
