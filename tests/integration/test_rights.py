@@ -203,6 +203,8 @@ class Sidecars(RightsTest):
         self.assertIn(right, self.needed(sidecar))
         sidecar.start()
         sidecar.wait_published()
+        work.change({"update": 20})  # where nothing was told there is nothing to read
+        sidecar.wait_published()
         sidecar.term()
         for key in work.present_keys()[:10]:
             work.put(key, None)
@@ -216,7 +218,8 @@ class Sidecars(RightsTest):
         self.assertEqual([i for i, _ in found], ["SN-READBACK"])
         self.assertRegex(found[0][1], rf"\bRead on topic {re.escape(right[2])}(?=[\s;]|$)")
         self.kafka.allow(USER, [right])
-        wait_until(lambda: sum(1 for _ in self.kafka.read(sidecar.notifications_topic)) == 10, 30,
+        wait_until(lambda: sum(("sidenote.cause", b"reconcile") in m.headers()
+                               for m in self.kafka.read(sidecar.notifications_topic)) == 10, 30,
                    "ten deletes told")
 
     def test_scram_works_or_is_refused_in_so_many_words(self):
