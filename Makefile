@@ -8,6 +8,7 @@
 #   make torture SECONDS=300 SEED=1    everything that breaks it on purpose, and one table
 #   make nightly       the same for hours, and a million runs of each fuzz target
 #   make plants        bugs on purpose: the simulation must find each
+#   make points SEEDS=1-10000      the simulation with deaths at each point of tests/faults/points
 #   make deps          install what is missing (Debian 12 and 13)
 #   make fmt|docs      apply .clang-format; refresh what is generated from the program
 #   make install       PREFIX=/usr/local DESTDIR=
@@ -209,6 +210,9 @@ simulate: $(SIM)
 	@$(SIM) --seeds $(SEEDS) --jobs $(shell nproc)
 plants: $(SIM)
 	@tests/simulation/plants
+points:
+	@$(AGAIN) FAULTS=1 build-faults/tests/simulation/run
+	@build-faults/tests/simulation/run --points --seeds $(SEEDS) --jobs $(shell nproc)
 lint: $B/sidenote $(if $(SAN)$(FAULTS),,$(SO) $(SIM))
 	@failed=; for t in tests/lint/*; do $$t || failed="$$failed $${t##*/}"; done; \
 	if [ "$$failed" ]; then echo "lint: FAILED:$$failed"; exit 1; fi; echo "lint: all passed"
@@ -283,7 +287,7 @@ clean:
 distclean: clean
 	rm -rf build
 
-.PHONY: all tests $(FUZZERS:=.few) few-fuzz run-few-fuzz deps demo test unit few-seeds simulate plants lint integration prove torture nightly bench fuzz run-fuzz \
+.PHONY: all tests $(FUZZERS:=.few) few-fuzz run-few-fuzz deps demo test unit few-seeds simulate plants points lint integration prove torture nightly bench fuzz run-fuzz \
 	fmt docs install clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

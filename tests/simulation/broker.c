@@ -62,6 +62,26 @@ static struct entry *append(struct part *l)
 	return e;
 }
 
+/* Where the key is in the table, which is never full. */
+static int id_of(struct part *l, const char *key, size_t len)
+{
+	uint64_t hash = 14695981039346656037u;
+
+	if (!l->id_first && !(l->id_first = calloc(IDS_MAX, sizeof(*l->id_first))))
+		abort();
+	for (size_t i = 0; i < len; i++)
+		hash = (hash ^ (uint8_t)key[i]) * 1099511628211u;
+	for (int id = (int)(hash >> 32) & (IDS_MAX - 1);; id = (id + 1) & (IDS_MAX - 1)) {
+		if (!l->id_first[id]) {
+			l->id_first[id] = l->n;
+			return id;
+		}
+		const struct entry *e = &l->v[l->id_first[id] - 1];
+		if (e->key_len == len && !memcmp(e->key, key, len))
+			return id;
+	}
+}
+
 int64_t log_append(struct part *l, const void *key, size_t key_len, const void *value,
 		   size_t value_len, enum entry_state state)
 {
@@ -70,6 +90,7 @@ int64_t log_append(struct part *l, const void *key, size_t key_len, const void *
 	e->state = state;
 	e->key = copy(key, key_len);
 	e->key_len = key_len;
+	e->id = id_of(l, e->key, key_len);
 	e->value = copy(value, value_len);
 	e->value_len = value_len;
 	if (state == ENTRY_OPEN && l->open < 0)
@@ -95,11 +116,6 @@ void log_end_open(struct part *l, bool commit)
 }
 
 void log_roll(struct part *l) { l->segment = l->n; }
-
-static bool same_key(const struct entry *a, const struct entry *b)
-{
-	return a->key_len == b->key_len && !memcmp(a->key, b->key, a->key_len);
-}
 
 static void take_away(struct entry *e)
 {
@@ -134,7 +150,7 @@ static void clean_data(struct part *l, int64_t i, int64_t end)
 	}
 	for (int64_t j = i + 1; j < end; j++)
 		if (l->v[j].kind == ENTRY_DATA && l->v[j].state == ENTRY_COMMITTED &&
-		    same_key(e, &l->v[j])) {
+		    e->id == l->v[j].id) {
 			take_away(e);
 			return;
 		}
@@ -606,6 +622,7 @@ static void free_log(struct part *l)
 		free(l->v[i].headers);
 	}
 	free(l->v);
+	free(l->id_first);
 	*l = (struct part){ .open = -1 };
 }
 

@@ -33,6 +33,7 @@ struct entry {
 	int64_t timestamp_ms;
 	void *key, *value; /* value NULL: a tombstone */
 	size_t key_len, value_len;
+	int id; /* of the source: the same for the same key of a partition */
 	struct header *headers;
 	int n_headers;
 	/* of notifications */
@@ -41,8 +42,11 @@ struct entry {
 	int by; /* host */
 };
 
+enum { IDS_MAX = 4 * OFFSETS_MAX }; /* a hash table */
+
 struct part {
 	struct entry *v;
+	int64_t *id_first; /* [IDS_MAX]: the first entry of each key, plus one; 0: none */
 	int64_t n, cap;
 	int64_t segment; /* where the active segment begins */
 	int64_t open; /* transactions of the workload that are open: entries from here; -1: none */

@@ -3,6 +3,8 @@
  *
  *   build/tests/simulation/run --seeds 1-10000 [--jobs 2] [--plant NAME]
  *   build/tests/simulation/run --seed 4711 [-v]     the same run again, told
+ *   build-faults/tests/simulation/run --points --seeds 1-10000
+ *                                                   deaths at the points of tests/faults/points
  *
  * Exit status: 0, or 1 when a seed found something; then each such seed is
  * printed with what it found.
@@ -10,6 +12,8 @@
 #include "sim.h"
 
 #include <errno.h>
+#include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +28,7 @@ struct result {
 	bool bad;
 	char text[sizeof(sim_violation)];
 	struct run_figures figures;
+	uint32_t passed[POINTS_MAX], died[POINTS_MAX];
 };
 
 static uint64_t first = 1, last = 200;
@@ -33,7 +38,7 @@ static bool stop_at_first;
 static void usage(void)
 {
 	fprintf(stderr, "usage: run [--seed N | --seeds A-B] [--jobs N] [--plant NAME] [--first] "
-			"[-v] | --plants\n");
+			"[--points] [-v] | --plants\n");
 	exit(2);
 }
 
@@ -59,6 +64,8 @@ static void arguments(int argc, char **argv)
 		}
 		if (!strcmp(argv[i], "-v"))
 			sim_verbose = true;
+		else if (!strcmp(argv[i], "--points"))
+			points_load("tests/faults/points");
 		else if (!strcmp(argv[i], "--first"))
 			stop_at_first = true;
 		else if (!strcmp(argv[i], "--seed") && ++i)
@@ -79,6 +86,9 @@ static void arguments(int argc, char **argv)
 /* A process of its own: what a host leaves behind when it dies is memory. */
 static void run_some(uint64_t from, uint64_t to, int out)
 {
+	/* what is large comes as untouched pages, what is small stays */
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
+	mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	disk_start();
 	for (uint64_t seed = from; seed <= to; seed++) {
 		struct result r = { .seed = seed };
@@ -87,6 +97,8 @@ static void run_some(uint64_t from, uint64_t to, int out)
 		r.bad = *sim_violation;
 		memcpy(r.text, sim_violation, sizeof(r.text));
 		r.figures = figures;
+		memcpy(r.passed, sim_points.passed, sizeof(r.passed));
+		memcpy(r.died, sim_points.died, sizeof(r.died));
 		if (write(out, &r, sizeof(r)) != sizeof(r))
 			break;
 	}
@@ -103,6 +115,8 @@ static struct worker {
 
 static uint64_t next_seed, done, bad;
 static struct run_figures sum;
+static uint64_t passed[POINTS_MAX], died[POINTS_MAX];
+static volatile sig_atomic_t asked_to_stop;
 
 static void take(const struct result *r)
 {
@@ -111,6 +125,10 @@ static void take(const struct result *r)
 
 	for (size_t i = 0; i < sizeof(sum) / sizeof(uint64_t); i++)
 		to[i] += from[i];
+	for (int i = 0; i < POINTS_MAX; i++) {
+		passed[i] += r->passed[i];
+		died[i] += r->died[i];
+	}
 	done++;
 	if (r->bad && bad++ < TELL_MAX)
 		printf("seed %llu: %s\n", (unsigned long long)r->seed, r->text);
@@ -121,7 +139,7 @@ static bool begin(struct worker *k)
 {
 	int fds[2];
 
-	if (next_seed > last || (stop_at_first && bad))
+	if (next_seed > last || (stop_at_first && bad) || asked_to_stop)
 		return false;
 	k->next = next_seed;
 	k->to = k->next + SEEDS_PER_PROCESS - 1 < last ? k->next + SEEDS_PER_PROCESS - 1 : last;
@@ -133,6 +151,7 @@ static bool begin(struct worker *k)
 	fflush(stdout);
 	k->pid = fork();
 	if (k->pid == 0) {
+		signal(SIGTERM, SIG_IGN);
 		close(fds[0]);
 		run_some(k->next, k->to, fds[1]);
 		exit(0);
@@ -193,6 +212,16 @@ static void tell(double took)
 	       (unsigned long long)sum.points, (unsigned long long)sum.untold);
 }
 
+static void tell_points(void)
+{
+	for (int i = 0; i < sim_points.n; i++)
+		printf("%-22s passed %12llu times, died there %8llu times\n", sim_points.name[i],
+		       (unsigned long long)passed[i], (unsigned long long)died[i]);
+}
+
+/* Those that run go on to their end, and are told of. */
+static void on_signal(int sig) { asked_to_stop = sig; }
+
 int main(int argc, char **argv)
 {
 	double began = seconds();
@@ -201,6 +230,7 @@ int main(int argc, char **argv)
 	arguments(argc, argv);
 	if (jobs < 1 || jobs > 16)
 		usage();
+	signal(SIGTERM, on_signal);
 	next_seed = first;
 	for (int i = 0; i < jobs; i++)
 		running += begin(&workers[i]);
@@ -211,6 +241,7 @@ int main(int argc, char **argv)
 		running--;
 		running += begin(&workers[i]);
 	}
+	tell_points();
 	tell(seconds() - began);
 	return bad ? 1 : 0;
 }

@@ -219,7 +219,10 @@ static bool understand(const struct entry *e, struct told *t)
 	return t->before_len >= -1 && t->after_len >= 0;
 }
 
-static bool same_key(const struct entry *a, const struct entry *b)
+/* Of two entries of a partition of the source. */
+static bool same_key(const struct entry *a, const struct entry *b) { return a->id == b->id; }
+
+static bool same_bytes(const struct entry *a, const struct entry *b)
 {
 	return a->key_len == b->key_len && !memcmp(a->key, b->key, a->key_len);
 }
@@ -257,7 +260,7 @@ static void take_note(int p, int64_t i)
 		violation(WHERE "a double of @%lld", AT, (long long)to->at);
 	else if (!understand(e, &t))
 		violation(WHERE "cannot be read: %.200s", AT, (char *)e->value);
-	else if (!same_key(e, &source[p].v[o]))
+	else if (!same_bytes(e, &source[p].v[o]))
 		violation(WHERE "has another key", AT);
 	else if ((t.cause == SAYS_RECONCILE) != (to == &gone[p][o]))
 		violation(WHERE "has another cause", AT);
@@ -427,6 +430,8 @@ static void check_not_told(struct chain *c, int64_t o)
 		c->cur = e->value ? o : -1;
 	} else if (!e->value && c->cur < 0) {
 		c->debt = -1; /* came and went between two looks */
+	} else if (!e->value && c->debt >= 0 && !version(c, c->debt)->value) {
+		return; /* deleted again: what is owed is the first */
 	} else if (wanted) {
 		c->debt = o;
 		c->debt_of = c->cur;
@@ -460,7 +465,7 @@ static bool is_first_of_key(int p, int64_t o)
 {
 	if (!in_source(p, o))
 		return false;
-	for (int64_t i = 0; i < o; i++)
+	for (int64_t i = source[p].id_first[source[p].v[o].id] - 1; i < o; i++)
 		if (in_source(p, i) && same_key(&source[p].v[i], &source[p].v[o]))
 			return false;
 	return true;

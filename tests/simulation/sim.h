@@ -140,9 +140,22 @@ extern enum plant sim_plant;
 extern const char *const plant_names[PLANTS];
 void plant_reset(void);
 
+/* ---- deaths at named points (points.c) ---- */
+
+enum { POINTS_MAX = 96 };
+extern struct sim_points {
+	int n; /* 0: none of this */
+	char name[POINTS_MAX][40], kind[POINTS_MAX][40];
+	uint32_t passed[POINTS_MAX], died[POINTS_MAX]; /* in this run */
+} sim_points;
+void points_load(const char *path); /* tests/faults/points */
+void points_begin(uint64_t seed);
+const char *points_kind(void); /* of this run's; "": none */
+
 /* ---- one run (world.c) and its verdict (oracle.c) ---- */
 
 void world_run(uint64_t seed);
+bool world_is_healing(void);
 void world_host_died(struct host *h, enum death how);
 void oracle_reset(void);
 /** What a state has applied, by partition and offset: states outlive nothing, what they told does. */

@@ -275,10 +275,34 @@ static void jump_clock(struct host *h)
 	h->wall += us;
 }
 
+/* What leads to this run's point.  False: anything. */
+static bool lead_to_point(struct host *h)
+{
+	const char *kind = points_kind();
+
+	if (!*kind || one_in(3))
+		return false;
+	if (!strcmp(kind, "rebuild"))
+		h->asked = "rebuild";
+	else if (!strcmp(kind, "stop"))
+		h->stop = true;
+	else if (!strcmp(kind, "fill"))
+		lose_state(h);
+	else if (!strcmp(kind, "abort") || !strcmp(kind, "round") || !strcmp(kind, "readback"))
+		pause_host(h);
+	else if (!strcmp(kind, "start") && h->life == HOST_UP)
+		host_die(h, DEATH_KILL);
+	else
+		return false;
+	return true;
+}
+
 static void one_fault(void)
 {
 	struct host *h = &hosts[chance_below(n_hosts)];
 
+	if (lead_to_point(h))
+		return;
 	switch (chance_below(12)) {
 	case 0:
 	case 1:
@@ -474,6 +498,30 @@ static void draw(void)
 				      .session_timeout_ms = PICK(1000, 6000) };
 }
 
+/* So that a run has many chances to get to its point. */
+static void draw_for_point(void)
+{
+	const char *kind = points_kind();
+
+	if (!*kind)
+		return;
+	w.fault_us = PICK(300, 1000, 2000) * MS;
+	w.crash_points = 0;
+	w.quiet_at = chance_between(20, 40) * SECOND;
+	if (!strcmp(kind, "abort")) {
+		trouble_one_in = PICK(3, 5, 10);
+		settings.session_timeout_ms = 1000;
+	}
+	if (strcmp(kind, "round") && strcmp(kind, "readback"))
+		return;
+	settings.delete_retention_ms = 2000;
+	settings.min_compaction_lag_ms = 0;
+	settings.transactions = false;
+	w.clean_us = 500 * MS;
+	w.tombstone_one_in = 2;
+	w.keys = 60;
+}
+
 static void begin(uint64_t seed)
 {
 	fibers_reset();
@@ -483,7 +531,9 @@ static void begin(uint64_t seed)
 	sim_violation[0] = '\0';
 	memset(&w, 0, sizeof(w));
 	plant_reset();
+	points_begin(seed);
 	draw();
+	draw_for_point();
 	broker_reset();
 	oracle_reset();
 	draw_hosts();
@@ -497,6 +547,8 @@ static void begin(uint64_t seed)
 	if (w.fault_us)
 		at(sim_now + about(w.fault_us), faults, NULL);
 }
+
+bool world_is_healing(void) { return w.healing; }
 
 static void heal(void)
 {
