@@ -85,6 +85,8 @@ class Table:
     def goals(self):
         """The rows that have a goal, as sentences."""
         with_goal = [row for row in self.rows if row["met"] is not None]
+        if not with_goal:
+            return ""
         lines = [f"{sum(row['met'] for row in with_goal)} of {len(with_goal)} goals met; missed:"]
         lines += [f"  {row['group']}: {row['what']} / {row['contender'] or row['unit']}: "
                   f"{median(row['ratios'] or row['sidenote']):.2f}, goal {row['goal']}"

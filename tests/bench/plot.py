@@ -5,7 +5,7 @@ from math import ceil, floor, log10
 
 from figures import median
 
-ROW, LEFT, WIDTH, RIGHT, TOP = 22, 470, 460, 110, 56
+ROW, LEFT, WIDTH, RIGHT, TOP = 22, 470, 460, 150, 56
 STYLE = ("text{font:12px sans-serif;fill:#1b1f24}.g{font-weight:bold}.axis{stroke:#d0d7de}"
          ".one{stroke:#57606a}.met{stroke:#1a7f37;fill:#1a7f37}.missed{stroke:#b35900;"
          "fill:#b35900}.plain{stroke:#3b6ea5;fill:#3b6ea5}.goal{stroke:#1b1f24;stroke-width:2}")
@@ -40,6 +40,7 @@ def svg(table):
     if not rows:
         return None
     ends = [x for row in rows for x in row["ratios"]]
+    ends += [float(row["goal"].split()[1]) for row in rows if row["goal"]]
     low, high = floor(log10(min(ends))), max(ceil(log10(max(ends))), 1)
     body, y, group = [], TOP, None
     for row in rows:
