@@ -1,11 +1,11 @@
 /*
- * clock.c - a wall clock that jumps, for one process: a library to preload.
+ * clock.c - clocks that jump, for one process: a library to preload.
  *
  *   CLOCK_JUMP=FILE LD_PRELOAD=build/tests/clock.so sidenote run ...
  *
- * FILE holds one int64_t in the machine's order: by how many seconds this process' wall clock is
- * ahead.  It is mapped, so whoever writes to it makes the clock jump, at once and for all threads.
- * The clocks that only go forward are left alone.
+ * FILE holds two int64_t in the machine's order: by how many seconds the wall clock and
+ * CLOCK_MONOTONIC of this process are ahead.  It is mapped, so whoever writes to it makes them
+ * jump, at once and for all threads.
  *
  * A wait until a moment of the wall clock follows the jump, as in the kernel: one hour back makes
  * it an hour longer.  C11's cnd_timedwait() is the one that librdkafka uses.  It may wake for
@@ -28,8 +28,9 @@
 
 enum { SLICE_MS = 20, NS_PER_MS = 1000000, NS_PER_S = 1000000000 };
 
-static const int64_t zero;
-static const volatile int64_t *ahead_s = &zero;
+enum { WALL, MONOTONIC, CLOCKS };
+static const int64_t zero[CLOCKS];
+static const volatile int64_t *ahead_s = zero;
 
 __attribute__((constructor)) static void map_jump(void)
 {
@@ -49,7 +50,9 @@ int clock_gettime(clockid_t id, struct timespec *t)
 	if (syscall(SYS_clock_gettime, id, t))
 		return -1;
 	if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)
-		t->tv_sec += *ahead_s;
+		t->tv_sec += ahead_s[WALL];
+	if (id == CLOCK_MONOTONIC)
+		t->tv_sec += ahead_s[MONOTONIC];
 	return 0;
 }
 
@@ -76,6 +79,22 @@ time_t time(time_t *out)
 int timespec_get(struct timespec *t, int base)
 {
 	return base == TIME_UTC && !clock_gettime(CLOCK_REALTIME, t) ? base : 0;
+}
+
+typedef int (*clockwait)(pthread_cond_t *, pthread_mutex_t *, clockid_t, const struct timespec *);
+
+/* The kernel waits by its own clock. */
+int pthread_cond_clockwait(pthread_cond_t *restrict c, pthread_mutex_t *restrict m, clockid_t id,
+			   const struct timespec *restrict until)
+{
+	static _Atomic(clockwait) real;
+	struct timespec end = *until;
+
+	if (!real)
+		real = (clockwait)dlsym(RTLD_NEXT, "pthread_cond_clockwait");
+	if (id == CLOCK_MONOTONIC)
+		end.tv_sec -= ahead_s[MONOTONIC];
+	return real(c, m, id, &end);
 }
 
 static int64_t ns_until(const struct timespec *until)

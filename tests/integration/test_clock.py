@@ -1,61 +1,14 @@
 """The wall clock of the sidecar's host jumps an hour and more, forward and back: that changes
-timestamps and nothing else.
+timestamps and nothing else."""
 
-The machine's clock stays: tests/faults/clock.c is preloaded into the sidecar alone."""
-
-import contextlib
-import mmap
-import os
-import random
-import struct
-import tempfile
-import threading
 import unittest
 
 import oracle
-from broker import COMPACT_NEVER, ROOT, wait_until
+from broker import COMPACT_NEVER, wait_until
+from clock import Clock
 from rig import RigTest
 
 HOUR_S = 3600 + 600
-LIBRARY = os.path.join(ROOT, os.environ.get("BUILD", "build"), "tests", "clock.so")
-
-
-class Clock:
-    """The wall clock of the processes that get its environment."""
-
-    def __init__(self):
-        self._file = tempfile.NamedTemporaryFile(prefix="sidenote-clock.")
-        self._file.write(bytes(8))
-        self._file.flush()
-        self._map = mmap.mmap(self._file.fileno(), 8)
-        self.environment = {"LD_PRELOAD": LIBRARY, "CLOCK_JUMP": self._file.name}
-
-    def set(self, ahead_s):
-        self._map[:] = struct.pack("=q", ahead_s)
-
-    @contextlib.contextmanager
-    def mad(self):
-        """It jumps twenty times a second, and is right again afterwards."""
-        over = threading.Event()
-
-        def jump():
-            rng = random.Random(1)
-            while not over.wait(0.05):
-                self.set(rng.choice((-HOUR_S, 0, HOUR_S)))
-        thread = threading.Thread(target=jump)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            self.set(0)
-
-    def close(self):
-        self._map.close()
-        self._file.close()
-
-
 # A jump of more than half an hour makes a round due.
 ROUNDS = {**COMPACT_NEVER, "delete.retention.ms": str(HOUR_S * 1000)}
 
@@ -108,7 +61,7 @@ class Jumps(RigTest):
         work = self.workload(topic)
         work.load(20_000)
         sidecar = self.sidecar(topic)
-        with self.clock.mad():
+        with self.clock.mad(HOUR_S):
             self.start(sidecar).wait_ready()
         sidecar.wait_published()
         start = self.kafka.end_offsets(topic)
@@ -119,7 +72,7 @@ class Jumps(RigTest):
             work.change(200)
             self.start(sidecar).wait_published()
         self.assertIn("round: done, 0 keys were gone", sidecar.log_text())
-        with self.clock.mad():
+        with self.clock.mad(HOUR_S):
             work.change(400, rate=400)
         self.assert_all(work, start, sidecar)
 

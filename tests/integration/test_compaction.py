@@ -2,16 +2,13 @@
 offsets that are not there, ends that are no records, tombstones that nobody can read any more."""
 
 import os
-import struct
-import subprocess
-import tempfile
 import threading
 import time
 import unittest
-import unittest.mock
 
 import oracle
 from broker import COMPACT_FAST, COMPACT_NEVER, wait_until
+from clock import Clock
 from rig import RigTest
 from sidecar import sidenote
 from workload import GroundTruth
@@ -538,56 +535,16 @@ class Rebuilds(CompactionTest):
         self.assertEqual(self.assert_clean(work, start, sidecar, unseen=unseen).reconcile, 500)
 
 
-# What the program itself sees of the clocks, moved by the numbers in a file: wall clock, monotonic.
-# (libfaketime moves librdkafka's as well, but not where that waits: then it would wait for days.)
-CLOCK_SOURCE = r"""
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-
-int clock_gettime(clockid_t id, struct timespec *t)
-{
-	static const volatile long *ahead;
-	int rc = (int)syscall(SYS_clock_gettime, id, t);
-
-	if (!ahead)
-		ahead = mmap(NULL, 16, PROT_READ, MAP_SHARED,
-			     open(getenv("CLOCK_FILE"), O_RDONLY), 0);
-	if (id == CLOCK_REALTIME)
-		t->tv_sec += ahead[0];
-	if (id == CLOCK_MONOTONIC)
-		t->tv_sec += ahead[1];
-	return rc;
-}
-"""
-
-
 class Clocks(CompactionTest):
     FOUR_HOURS = {**COMPACT_NEVER, "delete.retention.ms": str(DAY_MS // 6)}
 
     def setUp(self):
         super().setUp()
-        self._directory = tempfile.TemporaryDirectory(prefix="sidenote-clock.")
-        self.addCleanup(self._directory.cleanup)
-        self.clock_file = os.path.join(self._directory.name, "ahead")
-        library = os.path.join(self._directory.name, "clock.so")
-        subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O2", "-o", library, "-xc",
-                        "-"], input=CLOCK_SOURCE, text=True, check=True)
-        self.environment = {"LD_PRELOAD": library, "CLOCK_FILE": self.clock_file}
-        self.set_clock(0)
-
-    def set_clock(self, hours, monotonic_s=0):
-        # In place: the sidecar has it mapped.
-        fd = os.open(self.clock_file, os.O_RDWR | os.O_CREAT)
-        os.pwrite(fd, struct.pack("<qq", hours * 3600, monotonic_s), 0)
-        os.close(fd)
+        self.clock = Clock()
+        self.addCleanup(self.clock.close)
 
     def start(self, sidecar):
-        with unittest.mock.patch.dict(os.environ, self.environment):
-            sidecar.start()
+        return sidecar.start(environment=self.clock.environment)
 
     def test_a_clock_that_jumps_stops_nothing(self):
         topic, work = self.loaded(config=self.FOUR_HOURS)
@@ -596,7 +553,7 @@ class Clocks(CompactionTest):
         sidecar.wait_published()
         start = self.kafka.end_offsets(topic)
         for hours in (0, 10, -10, 20, 0):
-            self.set_clock(hours)
+            self.clock.set(hours * 3600)
             for _ in range(3):
                 work.change(100)
                 sidecar.wait_published()
@@ -612,7 +569,7 @@ class Clocks(CompactionTest):
         for hours in (10, -10, 20, 0):
             sidecar.term()
             work.change(100)
-            self.set_clock(hours)
+            self.clock.set(hours * 3600)
             self.start(sidecar)
             work.change(100)
             sidecar.wait_published()
@@ -624,12 +581,11 @@ class Clocks(CompactionTest):
         sidecar, start = self.running(topic)
         sidecar.term()
         unseen = self.purge(work, deletes=100)
-        self.set_clock(-10)
+        self.clock.set(-10 * 3600)
         self.start(sidecar)
         sidecar.wait_published()
         self.assertEqual(self.assert_clean(work, start, sidecar, unseen=unseen).reconcile, 100)
         self.assert_snapshot(work, sidecar)
-
 
     def test_a_smaller_retention_is_noticed_while_running(self):
         # It looks every three minutes; the clock makes them pass.
@@ -639,7 +595,7 @@ class Clocks(CompactionTest):
         sidecar.wait_published()
         start = self.kafka.end_offsets(topic)
         self.kafka.alter_config(topic, {"delete.retention.ms": "0"})
-        self.set_clock(0, monotonic_s=200)
+        self.clock.set(0, monotonic_s=200)
         sidecar.wait_log("delete.retention.ms of ")
         work.change(10)
         sidecar.wait_published()
