@@ -12,7 +12,7 @@ enum {
 	METADATA_MS = 5000,
 	FULL_MS = 10,
 	STEP_BACK_MS = 3600 * 1000, /* brokers refuse what is more than an hour ahead of them */
-	STEP_BACK_MOST_MS = 48 * STEP_BACK_MS,
+	STEP_BACK_MOST_MS = 64 * STEP_BACK_MS,
 	JUMP_MS = 60 * 1000,
 };
 
@@ -66,12 +66,14 @@ static int64_t wall_ahead_ms(void) { return kafka_wall_ms() - kafka_now_ms(); }
 
 /*
  * The broker does not take our clock's time.  Nothing else depends on that clock, so an earlier
- * time is better than no message until somebody sets it.  Too early may be refused, too: then
- * from the front again.
+ * time is better than no message until somebody sets it: by twice as much each time.  Too early
+ * may be refused, too: then from the front again.
  */
 static void step_back(struct txn *t)
 {
-	t->back_ms = t->back_ms < STEP_BACK_MOST_MS ? t->back_ms + STEP_BACK_MS : 0;
+	int64_t next = t->back_ms ? 2 * t->back_ms : STEP_BACK_MS;
+
+	t->back_ms = next <= STEP_BACK_MOST_MS ? next : 0;
 	t->back_at_ms = wall_ahead_ms();
 	log_warn("SN-CLOCK",
 		 "%s: the broker refuses the time of this host's clock (%s); messages are stamped "
