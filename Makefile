@@ -138,7 +138,8 @@ SIM_WRAP := pthread_create pthread_join pthread_clockjoin_np pthread_mutex_init 
 	open64 openat64 close fdopendir fopen64 renameat getrandom isatty fork _exit \
 	mdb_env_create mdb_env_close mdb_txn_begin mdb_txn_commit mdb_txn_abort log_write \
 	state_make_durable state_trim state_journal decide_fitness decide_is_whole \
-	decide_round_due scan_misses told_last pipeline_applied tail_start kafka_ending
+	decide_round_due decide_may_resume publish_start kafka_committed scan_misses told_last \
+	pipeline_applied tail_start kafka_ending
 $B/tests/simulation/sidecar.a: $(MOD_OBJ)
 	@mkdir -p $(@D) && rm -f $@
 	$(call say,AR)

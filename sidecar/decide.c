@@ -189,6 +189,18 @@ int64_t decide_gap_until(const struct standing *s, const char *self)
 	return -1;
 }
 
+bool decide_may_resume(const struct standing *s, int n, const char *self)
+{
+	for (int p = 0; p < n; p++) {
+		struct standing now = s[p];
+		now.caught_up = true;
+		if (now.published.offset < 0 || !is_self(&now, self) ||
+		    now.whole > now.published.offset || fitness_of(&now, self, false) != FIT)
+			return false;
+	}
+	return true;
+}
+
 struct position decide_publish_from(const struct standing *s)
 {
 	if (s->published.offset >= 0)

@@ -103,6 +103,14 @@ const char *fitness_text(enum fitness f);
  */
 int64_t decide_gap_until(const struct standing *s, const char *self);
 
+/**
+ * Whether a state may go on publishing before the group has elected anybody: it
+ * was the last to publish every partition, has missed no version since, and
+ * nothing but its tail, which may not have caught up yet, speaks against it.
+ * What it journaled before it died is news whatever comes after.
+ */
+bool decide_may_resume(const struct standing *s, int n, const char *self);
+
 /** Where the leader starts: committed, else the start of the journal's news. */
 struct position decide_publish_from(const struct standing *s);
 

@@ -84,6 +84,11 @@ static const struct row {
 				 .rise = "Often: members of the group come and go, or are too slow "
 					 "to keep their "
 					 "session." },
+	[METRIC_RESUMES] = { .kind = COUNTER,
+			     .name = "sidenote_resumes_total",
+			     .help = "How often this sidecar, killed while it led, went on "
+				     "publishing before the group had a leader.",
+			     .rise = "Often: it is killed, or ends by itself, again and again." },
 
 	[METRIC_RECORDS_CONSUMED] = { .kind = COUNTER,
 				      .name = "sidenote_records_consumed_total",

@@ -34,6 +34,8 @@ struct owner {
 	struct standing *standings;
 	struct kafka_committed *committed;
 	bool subscribed, known;
+	bool looked_back;         /* whether to resume: at the first look only */
+	bool resumes;             /* the publisher does, as no member of the group */
 	int64_t denied_ms;        /* when a right was last said to be missing; 0: never */
 	bool want_stable, stable; /* how committed offsets are, and were, asked for */
 	enum fitness fitness;
@@ -54,6 +56,7 @@ static void stop_publisher(struct owner *o)
 		_exit(3);
 	}
 	o->publisher = NULL;
+	o->resumes = false;
 }
 
 static void stop_mirror(struct owner *o)
@@ -266,9 +269,9 @@ static void act_on(struct owner *o, enum fitness f, int where)
 
 	if (f != o->fitness) {
 		log_info(NULL, "partition %d: %s", where, fitness_text(f));
-		if (!fit)
+		if (!fit && !o->resumes)
 			pipeline_role(o->p, fitness_text(f));
-		else if (!o->subscribed)
+		else if (!o->subscribed && !o->resumes)
 			pipeline_role(o->p, "joining the group");
 	}
 	if (f == UNFIT_FUTURE && f != o->fitness)
@@ -295,6 +298,38 @@ static void act_on(struct owner *o, enum fitness f, int where)
 		leave(o);
 }
 
+/* ---- to resume, before the group has decided ---- */
+
+/* At the first look only: how long this state was away, and that it was the last to publish, is
+ * true of that moment. */
+static void look_back(struct owner *o)
+{
+	if (o->looked_back)
+		return;
+	o->looked_back = true;
+	pipeline_standings(o->p, o->standings);
+	if (!o->known || !o->p->publishing || o->p->offsets_forgotten ||
+	    !decide_may_resume(o->standings, o->p->n, state_uuid(o->p->state)))
+		return;
+	FAULT_POINT("owner.resume");
+	log_info(NULL,
+		 "resuming: this state was the last to publish, so it goes on before the group "
+		 "sidenote.%s has a leader",
+		 o->p->config->name);
+	pipeline_role(o->p, "leader, resumed");
+	metrics_add(METRIC_RESUMES, 1);
+	o->resumes = true;
+	if (publish_start(&o->publisher, o->p, o->query, NULL))
+		pipeline_end(o->p, OUTCOME_UNREACHABLE, "SN-MEMORY", "out of memory");
+}
+
+static void end_resume(struct owner *o)
+{
+	stop_publisher(o);
+	log_info(NULL, "not resuming any more: whom the group elects publishes");
+	pipeline_role(o->p, o->subscribed ? "waiting for the group" : fitness_text(o->fitness));
+}
+
 /* A leader is fit as long as nothing new speaks against it: P moves under our feet. */
 static void consider(struct owner *o)
 {
@@ -308,11 +343,16 @@ static void consider(struct owner *o)
 		o->asked_ms = now;
 		ask_committed(o);
 	}
-	if (o->publisher && publish_ended(o->publisher)) {
+	look_back(o);
+	if (o->resumes && publish_ended(o->publisher)) {
+		end_resume(o);
+	} else if (o->publisher && publish_ended(o->publisher)) {
 		stop_publisher(o);
 		leave(o); /* to join again, where fit, with a generation that holds */
 	}
 	enum fitness f = look(o, &where);
+	if (o->resumes && !decide_may_resume(o->standings, o->p->n, state_uuid(o->p->state)))
+		end_resume(o);
 	/* what a peek saw may be older than what was trimmed by: nothing is given up for that */
 	o->want_stable = (f == UNFIT_JOURNAL || f == UNFIT_LOST || f == UNFIT_BACK) && !o->stable;
 	if (!o->want_stable)

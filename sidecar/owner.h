@@ -11,6 +11,24 @@
  *      member with a fresh generation while its publisher still runs.
  *   The same holds for the mirror, which Redis fences (mirror.c).
  *
+ * Resuming, the one exception to publishing as an elected member: a leader that
+ * was killed comes back while the group still waits for the dead one.
+ *   1. A was killed; `by` of every committed offset is A's state.  A comes back on
+ *      that state, looks once, and is fit but for what its tail has not read yet.
+ *   2. A inits the transactional id: what its dead self left open is aborted, or
+ *      was committed before that, and no late request of it counts any more.
+ *   3. A reads what is committed again, stable.  Has B published since 1, it is
+ *      not A any more: A gives way.  B, fenced by 2, joins again and leads.
+ *   4. A publishes without a generation.  Has B been elected meanwhile,
+ *      - and inits before 2: as 3, or B has not committed: then it cannot, and all
+ *        that it wanted to tell is still to be told, by A or by B once it is back;
+ *      - and inits after 2: A's transaction is aborted, or B waits until it is
+ *        committed and reads P after it.  A is fenced, and ends for good.
+ *   5. Any assignment ends the resuming, before it is acknowledged: A leads as an
+ *      elected member, or stands by.
+ *   So A fences B at most once in its life, and two never publish the same: who
+ *   inits last publishes from what is committed then.
+ *
  * The thread polls always; it never fetches (every assignment is acknowledged
  * with an empty one).  The owner of partition 0 leads.
  */

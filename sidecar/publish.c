@@ -30,6 +30,7 @@ enum {
 	NO_ROOM_SAY_MS = 60000,
 	DENIED_SAY_MS = 60000,
 	INIT_MS = 5000,     /* an init that takes longer is trouble */
+	RESUME_MS = 10000,  /* later than this nobody resumes: meanwhile a round may be due */
 	LEAST_BYTES = 4096, /* more than a notification takes beside its key */
 	/* of librdkafka's message.max.bytes */
 	MESSAGE_BYTES_MIN = 1000,
@@ -62,6 +63,7 @@ struct publisher {
 	rd_kafka_t *query;
 	struct txn txn;
 	rd_kafka_consumer_group_metadata_t *group;
+	bool resumes; /* as no member of the group */
 	struct envelope envelope;
 	struct note_filter filter;
 	const char *self;
@@ -340,17 +342,22 @@ static void say_gap(const struct publisher *pub, int p)
 		 pub->p->config->source_topic, p, pub->at[p].offset, pub->gap_until[p]);
 }
 
+static bool has_holes(struct state_view *v, int p)
+{
+	char name[HOLES_NAME_MAX], text[8];
+
+	pipeline_holes_name(name, p);
+	return !state_view_meta(v, name, text, sizeof(text)) && text[0] == '1';
+}
+
 /* The tail may have missed versions since this began to lead: then another, if it is another that
  * has published up to here, may have them. */
 static void look_at_gap(struct publisher *pub, struct state_view *v, int p,
 			const struct state_partition *row)
 {
-	char name[HOLES_NAME_MAX], text[8];
-
 	if (pub->own[p] && pub->gap_until[p] != INT64_MAX)
 		return;
-	pipeline_holes_name(name, p);
-	bool holes = !state_view_meta(v, name, text, sizeof(text)) && text[0] == '1';
+	bool holes = has_holes(v, p);
 	int64_t until = holes ? INT64_MAX : row->whole;
 	if (!pub->own[p] && until > pub->at[p].offset && until != pub->gap_until[p]) {
 		pub->gap_until[p] = until;
@@ -371,6 +378,8 @@ static int collect_partition(struct publisher *pub, struct state_view *v, int p)
 	pub->next[p] = pub->at[p];
 	pub->next_told[p] = pub->told[p];
 	look_at_gap(pub, v, p, &row);
+	if (pub->resumes && (row.whole > pub->at[p].offset || has_holes(v, p)))
+		return 0; /* for whoever is elected to tell */
 	/* what a round will find belongs before the changes from `due` on */
 	int64_t limit = row.due >= 0 ? row.due : row.applied;
 	rc = state_view_journal(v, p, pub->at[p].offset, pub->at[p].n, &c);
@@ -776,11 +785,30 @@ static int read_told(struct publisher *pub)
 	return TXN_REOPEN;
 }
 
+/* Whether this state may publish from what is committed now, after init. */
+static int judge(struct publisher *pub, const struct standing *s)
+{
+	enum fitness f;
+	int where;
+
+	if (pub->resumes && (kafka_now_ms() - pub->opened_ms > RESUME_MS ||
+			     !decide_may_resume(s, pub->p->n, pub->self))) {
+		log_info(NULL, "publisher: not resuming: too late, or another has published since");
+		return PUB_YIELD;
+	}
+	if (pub->resumes)
+		return TXN_OK;
+	f = decide_fitness(s, pub->p->n, pub->self, true, &where); /* the group let it lead */
+	if (f == FIT || f == FIT_AS_GAP)
+		return TXN_OK;
+	log_info(NULL, "publisher: partition %d: %s", where, fitness_text(f));
+	return PUB_YIELD;
+}
+
 static int take_positions(struct publisher *pub)
 {
 	struct standing *s = calloc((size_t)pub->p->n, sizeof(*s));
 	int v = TXN_OK;
-	int where;
 
 	if (!s)
 		return TXN_REOPEN;
@@ -789,12 +817,8 @@ static int take_positions(struct publisher *pub)
 		v = read_committed(pub, s);
 	for (int p = 0; p < pub->p->n && v == TXN_OK; p++)
 		v = check_committed(pub, &s[p], p);
-	/* the group let this sidecar lead; what counts is what is committed now, after init */
-	enum fitness f = decide_fitness(s, pub->p->n, pub->self, true, &where);
-	if (v == TXN_OK && f != FIT && f != FIT_AS_GAP) {
-		log_info(NULL, "publisher: partition %d: %s", where, fitness_text(f));
-		v = PUB_YIELD;
-	}
+	if (v == TXN_OK)
+		v = judge(pub, s);
 	for (int p = 0; p < pub->p->n && v == TXN_OK; p++)
 		begin_at(pub, p, decide_publish_from(&s[p]));
 	for (int p = 0; p < pub->p->n && v == TXN_OK; p++) {
@@ -921,7 +945,7 @@ static void *run(void *arg)
 		take_limit(pub);
 		int v = session(pub);
 		/* a fenced producer may have a successor: only a new assignment can tell */
-		if (v == TXN_NOT_MEMBER || v == PUB_YIELD || v == TXN_FENCED)
+		if (v == TXN_NOT_MEMBER || v == PUB_YIELD || v == TXN_FENCED || pub->resumes)
 			break;
 		if (v == TXN_REOPEN && pub->txn.why[0])
 			say_failing(pub);
@@ -960,6 +984,15 @@ static void free_publisher(struct publisher *pub)
 	if (pub->group)
 		rd_kafka_consumer_group_metadata_destroy(pub->group);
 	free(pub);
+}
+
+/* Of nobody: generation -1, which brokers accept and fence by nothing. */
+static rd_kafka_consumer_group_metadata_t *no_member(const struct config *c)
+{
+	char id[300];
+
+	kafka_group_id(c, id, sizeof(id));
+	return rd_kafka_consumer_group_metadata_new(id);
 }
 
 static int make(struct publisher *pub)
@@ -1012,7 +1045,8 @@ int publish_start(struct publisher **out, struct pipeline *p, rd_kafka_t *query,
 	int rc = pub ? 0 : -ENOMEM;
 
 	if (rc) {
-		rd_kafka_consumer_group_metadata_destroy(group);
+		if (group)
+			rd_kafka_consumer_group_metadata_destroy(group);
 		return rc;
 	}
 	pub->p = p;
@@ -1021,8 +1055,9 @@ int publish_start(struct publisher **out, struct pipeline *p, rd_kafka_t *query,
 	pub->txn.waiting = say_opening;
 	pub->txn.opaque = pub;
 	pub->query = query;
-	pub->group = group;
-	rc = make(pub);
+	pub->resumes = !group;
+	pub->group = group ? group : no_member(p->config);
+	rc = pub->group ? make(pub) : -ENOMEM;
 	if (!rc)
 		rc = -pthread_create(&pub->thread, NULL, run, pub);
 	if (rc) {

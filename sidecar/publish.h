@@ -14,6 +14,11 @@
  * read again (design rule 6), because librdkafka repeats requests silently and
  * a late one is applied to the next transaction.
  *
+ * Who resumes (owner.h) is no member: its offsets carry no generation, and only
+ * the transactional id fences it.  So it inits once, reads P after that, goes on
+ * only where it is itself the last to have published, and ends with its first
+ * producer, whatever the reason.
+ *
  * Threads: one thread of its own while this sidecar leads; started and stopped
  *          by owner.c.
  */
@@ -27,7 +32,8 @@ struct publisher;
 
 /**
  * Start publishing as the member that `group` describes (taken over; generation
- * >= 0).  `query` is a KAFKA_QUERY client for committed offsets.
+ * >= 0), or resume as none (NULL).  `query` is a KAFKA_QUERY client for
+ * committed offsets.
  */
 int publish_start(struct publisher **out, struct pipeline *p, rd_kafka_t *query,
 		  rd_kafka_consumer_group_metadata_t *group);

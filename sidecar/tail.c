@@ -1062,6 +1062,27 @@ static int make(struct tail *t, const struct state_partition *rows)
 	return rc;
 }
 
+/* What this state was before anything is read: whoever resumes goes by that.  Where the first
+ * batch will cross a gap a round is as good as due. */
+static int tell_before(struct tail *t)
+{
+	struct state_partition *rows = calloc((size_t)t->p->n, sizeof(*rows));
+	int64_t retention = atomic_load(&t->p->limits.delete_retention_ms);
+	int r = t->p->config->reconcile;
+
+	if (!rows)
+		return -ENOMEM;
+	memcpy(rows, t->rows, (size_t)t->p->n * sizeof(*rows));
+	for (int p = 0; p < t->p->n; p++)
+		if (rows[p].due < 0 && r != RECONCILE_OFF &&
+		    (r == RECONCILE_ALWAYS ||
+		     decide_round_due(away_ms(&rows[p]), retention, false)))
+			rows[p].due = rows[p].applied;
+	pipeline_applied(t->p, rows, t->caught_up, false);
+	free(rows);
+	return 0;
+}
+
 int tail_start(struct tail **out, struct pipeline *p, const struct state_partition *rows)
 {
 	struct tail *t = calloc(1, sizeof(*t));
@@ -1072,6 +1093,8 @@ int tail_start(struct tail **out, struct pipeline *p, const struct state_partiti
 	t->p = p;
 	pthread_mutex_init(&t->lock, NULL);
 	rc = make(t, rows);
+	if (!rc)
+		rc = tell_before(t);
 	if (!rc)
 		rc = -pthread_create(&t->thread, NULL, run, t);
 	if (rc) {

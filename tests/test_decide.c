@@ -266,6 +266,59 @@ static void test_a_gap_whose_end_is_not_known_ends_where_this_state_is_whole(voi
 	assert_int_equal(decide_gap_until(&s, SELF), -1);
 }
 
+/* ---- resuming ---- */
+
+static bool may_resume(struct standing s) { return decide_may_resume(&s, 1, SELF); }
+
+static void test_who_published_last_may_resume_before_it_has_caught_up(void **state)
+{
+	struct standing s = standing(20, SELF, 20);
+	(void)state;
+	assert_true(may_resume(s));
+	s.caught_up = false;
+	assert_true(may_resume(s));
+	s.published.offset = s.applied;
+	assert_true(may_resume(s));
+}
+
+static void test_nobody_resumes_what_another_has_published_or_nobody(void **state)
+{
+	struct standing s[2] = { standing(20, SELF, 5), standing(20, OTHER, 5) };
+	(void)state;
+	assert_false(may_resume(standing(20, OTHER, 5)));
+	assert_false(may_resume(standing(20, "", 5)));
+	assert_false(may_resume(standing(-1, "", 5)));
+	assert_true(decide_may_resume(s, 1, SELF));
+	assert_false(decide_may_resume(s, 2, SELF));
+}
+
+static void test_nobody_resumes_who_would_be_unfit_but_for_its_tail(void **state)
+{
+	struct standing s = standing(101, SELF, 5); /* after a power cut that was no promise kept */
+	(void)state;
+	assert_false(may_resume(s));
+	assert_false(may_resume(standing(9, SELF, 5))); /* the journal begins at 10 */
+	s = standing(20, SELF, 5);
+	s.due = true;
+	assert_false(may_resume(s));
+	s = standing(20, SELF, 5);
+	s.seen = 21;
+	assert_false(may_resume(s));
+	s = standing(-1, SELF, 5);
+	s.was_published = true;
+	assert_false(may_resume(s));
+}
+
+/* Another may have read what this state has missed, and a gap is for who is elected to tell. */
+static void test_who_may_have_missed_versions_does_not_resume(void **state)
+{
+	struct standing s = standing(40, SELF, 90);
+	(void)state;
+	assert_false(may_resume(s));
+	s.published.offset = 90;
+	assert_true(may_resume(s));
+}
+
 static void test_a_tail_that_waits_for_its_journal_is_not_behind(void **state)
 {
 	struct standing s = standing(20, SELF, 5);
@@ -453,6 +506,10 @@ int main(void)
 		cmocka_unit_test(test_who_may_have_missed_versions_leads_only_alone_and_says_gap),
 		cmocka_unit_test(test_a_gap_that_was_begun_is_ended_by_whoever_began_it),
 		cmocka_unit_test(test_a_gap_whose_end_is_not_known_ends_where_this_state_is_whole),
+		cmocka_unit_test(test_who_published_last_may_resume_before_it_has_caught_up),
+		cmocka_unit_test(test_nobody_resumes_what_another_has_published_or_nobody),
+		cmocka_unit_test(test_nobody_resumes_who_would_be_unfit_but_for_its_tail),
+		cmocka_unit_test(test_who_may_have_missed_versions_does_not_resume),
 		cmocka_unit_test(test_a_tail_that_waits_for_its_journal_is_not_behind),
 		cmocka_unit_test(test_a_gap_of_another_is_no_gap_for_who_is_whole),
 		cmocka_unit_test(test_a_journal_that_begins_after_P_needs_a_refill),

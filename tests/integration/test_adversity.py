@@ -256,6 +256,57 @@ class Pairs(Adversity):
         for sidecar in (a, b):
             sidecar.term()
 
+    @contextlib.contextmanager
+    def nobody_is_elected(self, sidecar):
+        """A member of the group that does not answer when there is an election to be held."""
+        member = self.kafka.consumer(
+            group_id=sidecar.group, client_id="zz: never the first",
+            partition_assignment_strategy="range", session_timeout_ms=120000,
+            max_poll_interval_ms=120000, heartbeat_interval_ms=200)
+        assigned = []
+
+        def on_assign(consumer, partitions):
+            assigned.append(partitions)
+            consumer.assign([])
+
+        member.subscribe([sidecar.source_topic], on_assign=on_assign)
+        wait_until(lambda: member.poll(0.1) or assigned, 30, "a member of the group")
+        try:
+            yield
+        finally:
+            member.close()
+
+    @staticmethod
+    def wait_roles(*sidecars):
+        wait_until(lambda: sorted(s.stat()["role"] for s in sidecars) == ["leader", "standby"],
+                   20, "a leader and a standby")
+
+    @staticmethod
+    def elections(*sidecars):
+        return sum(s.log_text().count(f"leading {s.group}, generation") for s in sidecars)
+
+    def test_a_leader_that_comes_back_goes_on_before_anybody_is_elected(self):
+        _, work, a, start = self.running()
+        b = self.standby(a)
+        self.wait_roles(a, b)
+        with self.nobody_is_elected(a):
+            self.wait_roles(a, b)
+            leader, other = (a, b) if self.leads(a) else (b, a)
+            elections = self.elections(a, b)
+            work.change(200)
+            leader.kill9()
+            work.change(200)
+            leader.start()
+            leader.wait_published(timeout=30)
+            wait_until(lambda: leader.stat()["role"] == "leader, resumed", 20, "its role")
+            self.assertEqual(self.elections(a, b), elections)
+        wait_until(lambda: self.elections(a, b) > elections, 30, "an election")
+        work.change(200)
+        leader.kill9()
+        wait_until(lambda: self.leads(other), 20, "the other leads")
+        self.exact(work, start, other)
+        other.term()
+
     def test_every_end_by_a_signal_is_a_clean_one(self):
         _, work, sidecar, start = self.running({"state.lease.ms": "100"})
         rng = random.Random(7)

@@ -205,6 +205,7 @@ static struct {
 	bool is_pending; /* of the transactional id */
 	int32_t epoch;   /* the last that the partition of the group has seen */
 	struct host *by;
+	bool as_member; /* of those that are pending */
 } group_offsets;
 
 bool broker_has_open_transaction(void) { return txn.state == TXN_ONGOING || txn.markers; }
@@ -250,7 +251,7 @@ static void take_offset(int p)
 	memcpy(before, c->metadata, sizeof(before));
 	int64_t from = c->offset;
 	*c = *o;
-	oracle_committed(group_offsets.by, p, from, c->offset, before);
+	oracle_committed(group_offsets.by, group_offsets.as_member, p, from, c->offset, before);
 }
 
 static void forget_pending(void)
@@ -607,6 +608,7 @@ rd_kafka_resp_err_t broker_offset_commit(const struct txn_request *r)
 	group_offsets.is_pending = true;
 	group_offsets.epoch = r->epoch;
 	group_offsets.by = r->by;
+	group_offsets.as_member = r->generation >= 0;
 	return 0;
 }
 

@@ -56,10 +56,8 @@ static void arguments(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		const char *value = i + 1 < argc ? argv[i + 1] : "";
 		if (!strcmp(argv[i], "--plants")) {
-			/* one fence of two gone is not to be seen: the other holds */
 			for (int p = 1; p < PLANTS; p++)
-				if (p != PLANT_NO_GENERATION)
-					puts(plant_names[p]);
+				puts(plant_names[p]);
 			exit(0);
 		}
 		if (!strcmp(argv[i], "-v"))
@@ -200,7 +198,7 @@ static void tell(double took)
 	       "\"records\": %llu, \"notifications\": %llu, \"gap\": %llu, \"reconcile\": %llu, "
 	       "\"kills\": %llu, \"power_cuts\": %llu, \"pauses\": %llu, \"lost_states\": %llu, "
 	       "\"rebuilds\": %llu, \"late_requests\": %llu, \"compacted\": %llu, "
-	       "\"points\": %llu, \"untold\": %llu}\n",
+	       "\"points\": %llu, \"untold\": %llu, \"resumed\": %llu}\n",
 	       bad ? "false" : "true", (unsigned long long)done, (unsigned long long)first,
 	       (unsigned long long)bad, plant_names[sim_plant], took, (double)done * 60 / took,
 	       (double)sum.simulated / SECOND / 3600, (unsigned long long)sum.records,
@@ -209,7 +207,8 @@ static void tell(double took)
 	       (unsigned long long)sum.power_cuts, (unsigned long long)sum.pauses,
 	       (unsigned long long)sum.lost_states, (unsigned long long)sum.rebuilds,
 	       (unsigned long long)sum.late_requests, (unsigned long long)sum.compacted,
-	       (unsigned long long)sum.points, (unsigned long long)sum.untold);
+	       (unsigned long long)sum.points, (unsigned long long)sum.untold,
+	       (unsigned long long)sum.resumed);
 }
 
 static void tell_points(void)

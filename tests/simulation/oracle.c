@@ -98,7 +98,8 @@ static void passed_by(struct host *teller, int p, int64_t from, int64_t to, bool
 		highest = to;
 }
 
-void oracle_committed(struct host *teller, int p, int64_t from, int64_t to, const char *before)
+void oracle_committed(struct host *teller, bool as_member, int p, int64_t from, int64_t to,
+		      const char *before)
 {
 	struct offset now;
 	char was[40];
@@ -116,6 +117,11 @@ void oracle_committed(struct host *teller, int p, int64_t from, int64_t to, cons
 	if (same && teller->rows_known && teller->rows[p].applied < to)
 		violation("host %d committed %lld of [%d] and has applied up to %lld", teller->id,
 			  (long long)to, p, (long long)teller->rows[p].applied);
+	/* only who was the last to publish may go on unelected */
+	if (!as_member && strcmp(was, committed_by[p]))
+		violation("host %d committed %lld of [%d] as no member of the group, after %s",
+			  teller->id, (long long)to, p, *was ? was : "nobody");
+	figures.resumed += !as_member && p == 0;
 	if (from < 0)
 		start[p] =
 			state_of(committed_by[p])->start[p]; /* its host may have another by now */

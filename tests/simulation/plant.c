@@ -5,7 +5,9 @@
 #include "sim.h"
 
 #include "decide.h"
+#include "kafka.h"
 #include "pipeline.h"
+#include "publish.h"
 #include "scan.h"
 #include "tail.h"
 #include "told.h"
@@ -27,6 +29,8 @@ const char *const plant_names[PLANTS] = {
 	[PLANT_NO_REOPEN] = "no-reopen",
 	[PLANT_NO_GENERATION] = "no-generation",
 	[PLANT_NO_READBACK] = "no-readback",
+	[PLANT_NO_SECOND_READ] = "no-second-read",
+	[PLANT_RESUME_ANYHOW] = "resume-anyhow",
 };
 
 int __real_state_make_durable(struct state *st, uint64_t txnid);
@@ -38,6 +42,11 @@ enum fitness __real_decide_fitness(const struct standing *s, int n, const char *
 				   bool group_empty, int *where);
 bool __real_decide_is_whole(const struct reading *r, int64_t lag_ms, int64_t close_ms);
 bool __real_decide_round_due(int64_t away_ms, int64_t retention_ms, bool was_running);
+bool __real_decide_may_resume(const struct standing *s, int n, const char *self);
+int __real_publish_start(struct publisher **out, struct pipeline *p, rd_kafka_t *query,
+			 rd_kafka_consumer_group_metadata_t *group);
+int __real_kafka_committed(rd_kafka_t *rk, const char *topic, int n, int timeout_ms,
+			   struct kafka_committed *out, char *err, size_t err_len);
 bool __real_scan_misses(const struct scan *s, int32_t p, int64_t offset);
 const struct told_key *__real_told_last(const struct told *t, const void *key, size_t key_len,
 					int64_t r);
@@ -53,6 +62,11 @@ enum fitness __wrap_decide_fitness(const struct standing *s, int n, const char *
 				   bool group_empty, int *where);
 bool __wrap_decide_is_whole(const struct reading *r, int64_t lag_ms, int64_t close_ms);
 bool __wrap_decide_round_due(int64_t away_ms, int64_t retention_ms, bool was_running);
+bool __wrap_decide_may_resume(const struct standing *s, int n, const char *self);
+int __wrap_publish_start(struct publisher **out, struct pipeline *p, rd_kafka_t *query,
+			 rd_kafka_consumer_group_metadata_t *group);
+int __wrap_kafka_committed(rd_kafka_t *rk, const char *topic, int n, int timeout_ms,
+			   struct kafka_committed *out, char *err, size_t err_len);
 bool __wrap_scan_misses(const struct scan *s, int32_t p, int64_t offset);
 const struct told_key *__wrap_told_last(const struct told *t, const void *key, size_t key_len,
 					int64_t r);
@@ -123,6 +137,50 @@ bool __wrap_decide_round_due(int64_t away_ms, int64_t retention_ms, bool was_run
 {
 	return sim_plant != PLANT_NO_ROUND &&
 	       __real_decide_round_due(away_ms, retention_ms, was_running);
+}
+
+/* Whoever published last. */
+bool __wrap_decide_may_resume(const struct standing *s, int n, const char *self)
+{
+	struct standing bent[PARTITIONS_MAX];
+
+	if (sim_plant != PLANT_RESUME_ANYHOW)
+		return __real_decide_may_resume(s, n, self);
+	for (int p = 0; p < n; p++) {
+		bent[p] = s[p];
+		memcpy(bent[p].by, self, strlen(self) + 1);
+	}
+	return __real_decide_may_resume(bent, n, self);
+}
+
+/* Who resumes takes for committed what it has seen before its init. */
+static struct {
+	struct kafka_committed seen[PARTITIONS_MAX];
+	bool resumes;
+} first_read[HOSTS_MAX];
+
+int __wrap_publish_start(struct publisher **out, struct pipeline *p, rd_kafka_t *query,
+			 rd_kafka_consumer_group_metadata_t *group)
+{
+	first_read[this_host()->id].resumes = sim_plant == PLANT_NO_SECOND_READ && !group;
+	return __real_publish_start(out, p, query, group);
+}
+
+int __wrap_kafka_committed(rd_kafka_t *rk, const char *topic, int n, int timeout_ms,
+			   struct kafka_committed *out, char *err, size_t err_len)
+{
+	bool peeks = strstr(rd_kafka_name(rk), "-peek");
+	int id = this_host()->id;
+
+	if (!peeks && first_read[id].resumes) {
+		first_read[id].resumes = false;
+		memcpy(out, first_read[id].seen, (size_t)n * sizeof(*out));
+		return 0;
+	}
+	int rc = __real_kafka_committed(rk, topic, n, timeout_ms, out, err, err_len);
+	if (peeks && !rc)
+		memcpy(first_read[id].seen, out, (size_t)n * sizeof(*out));
+	return rc;
 }
 
 bool __wrap_scan_misses(const struct scan *s, int32_t p, int64_t offset)

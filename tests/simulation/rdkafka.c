@@ -1174,6 +1174,15 @@ rd_kafka_consumer_group_metadata_t *rd_kafka_consumer_group_metadata(rd_kafka_t 
 	return g;
 }
 
+rd_kafka_consumer_group_metadata_t *rd_kafka_consumer_group_metadata_new(const char *group)
+{
+	rd_kafka_consumer_group_metadata_t *g = calloc(1, sizeof(*g));
+
+	(void)group;
+	g->generation = -1;
+	return g;
+}
+
 void rd_kafka_consumer_group_metadata_destroy(rd_kafka_consumer_group_metadata_t *g) { free(g); }
 
 #if RD_KAFKA_VERSION >= 0x020800ff

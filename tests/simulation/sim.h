@@ -134,6 +134,8 @@ enum plant {
 	PLANT_NO_REOPEN,
 	PLANT_NO_GENERATION,
 	PLANT_NO_READBACK,
+	PLANT_NO_SECOND_READ,
+	PLANT_RESUME_ANYHOW,
 	PLANTS
 };
 extern enum plant sim_plant;
@@ -161,7 +163,8 @@ void oracle_reset(void);
 /** What a state has applied, by partition and offset: states outlive nothing, what they told does. */
 uint8_t (*oracle_seen(const char *uuid))[OFFSETS_MAX];
 /** A transaction of the group moved a committed offset. */
-void oracle_committed(struct host *teller, int p, int64_t from, int64_t to, const char *by_before);
+void oracle_committed(struct host *teller, bool as_member, int p, int64_t from, int64_t to,
+		      const char *by_before);
 /** A host begins to tail from these positions. */
 void oracle_opened(struct host *h, const struct state_partition *rows);
 void oracle_judge(void);
@@ -170,7 +173,7 @@ const char *oracle_unrest(void);
 
 struct run_figures {
 	uint64_t records, notifications, gaps, reconciled, kills, power_cuts, pauses, rounds, fills,
-		rebuilds, late_requests, leaders, points, lost_states, compacted, untold;
+		rebuilds, late_requests, leaders, points, lost_states, compacted, untold, resumed;
 	int64_t simulated;
 };
 extern struct run_figures figures;
