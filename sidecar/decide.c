@@ -234,6 +234,12 @@ bool decide_is_whole(const struct reading *r, int64_t min_compaction_lag_ms, int
 	return r->transactions && r->was_running && r->away_ms >= 0 && r->away_ms <= close_ms;
 }
 
+bool decide_has_markers(const struct reading *r, int64_t delete_retention_ms, int64_t close_ms)
+{
+	return r->was_running && r->away_ms >= 0 && r->away_ms <= close_ms &&
+	       !decide_round_due(r->away_ms, delete_retention_ms, false);
+}
+
 bool decide_round_due(int64_t away_ms, int64_t delete_retention_ms, bool was_running)
 {
 	int64_t limit = delete_retention_ms / 2;

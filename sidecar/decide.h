@@ -141,6 +141,11 @@ struct reading {
  */
 bool decide_is_whole(const struct reading *r, int64_t min_compaction_lag_ms, int64_t close_ms);
 /**
+ * Whether a log that ends behind the last record that was read shows that the
+ * source has transactions: not once a tombstone that was purged can have stood there.
+ */
+bool decide_has_markers(const struct reading *r, int64_t delete_retention_ms, int64_t close_ms);
+/**
  * Whether a gap between two EOF events makes a round due: half of the
  * retention; of a tail that was running all the time, a second at least, or a
  * topic that keeps no tombstones would never be done with rounds.

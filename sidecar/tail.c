@@ -56,7 +56,8 @@ struct tail {
 	bool *holes_stored; /* [n]: ... as meta has it, for one that is killed before the next */
 	bool *blind;        /* [n]: absent keys may have been there unseen */
 	int64_t *next;      /* [n]: the offset that would leave no hole */
-	bool *transactions; /* [n]: the log has ended behind its last record: it has markers */
+	bool *transactions; /* [n]: the log has ended behind its last record: it has markers ... */
+	bool *markers;      /* [n]: ... and no purged tombstone can have stood there instead */
 	struct standing *standings;
 	struct apply_counts counts;
 	int64_t last_commit_ms;
@@ -108,17 +109,37 @@ static int64_t away_ms(const struct state_partition *row)
 	return wall > boot ? wall : boot;
 }
 
+/* Since this turn began, by the clock that says more: a machine that is paused stops one of them. */
+static int64_t turn_ms(const struct tail *t)
+{
+	int64_t boot = tail_boot_ms() - t->began_ms;
+	int64_t wall = clock_ms(CLOCK_REALTIME) - t->began_wall_ms;
+
+	return wall > boot ? wall : boot;
+}
+
+/* Whether this thread may just have been kept from running for too long: stopped, or by a disk. */
+static bool was_paused(const struct tail *t, int64_t retention)
+{
+	int64_t ms = turn_ms(t);
+
+	return decide_round_due(ms > t->lasted_ms ? ms : t->lasted_ms, retention, true);
+}
+
 /* Whether every version since the last EOF event was read, now that there is another. */
 static bool is_whole(struct tail *t, int p, int64_t offset)
 {
 	const struct state_partition *row = &t->rows[p];
 	bool behind_last = offset > row->applied;
 	struct reading r = { .away_ms = away_ms(row), .was_running = !t->catching[p] };
+	int64_t retention = atomic_load(&t->p->limits.delete_retention_ms);
 
 	/* only an end that was reached at once says what stands there */
 	t->transactions[p] |= behind_last && r.was_running && r.away_ms <= CLOSE_MS;
+	t->markers[p] |= behind_last && decide_has_markers(&r, retention, CLOSE_MS) &&
+			 !was_paused(t, retention);
 	r.holes = t->holes[p] || behind_last;
-	r.transactions = t->transactions[p];
+	r.transactions = t->markers[p];
 	return decide_is_whole(&r, atomic_load(&t->p->limits.min_compaction_lag_ms), CLOSE_MS);
 }
 
@@ -182,28 +203,11 @@ void tail_confirm(struct tail *t, int part, int64_t log_start, int64_t end, int6
 
 void tail_confirmed_all(struct tail *t) { atomic_store(&t->confirmed_all, true); }
 
-/* Since this turn began, by the clock that says more: a machine that is paused stops one of them. */
-static int64_t turn_ms(const struct tail *t)
-{
-	int64_t boot = tail_boot_ms() - t->began_ms;
-	int64_t wall = clock_ms(CLOCK_REALTIME) - t->began_wall_ms;
-
-	return wall > boot ? wall : boot;
-}
-
 static void begin_turn(struct tail *t)
 {
 	t->lasted_ms = t->began_wall_ms ? turn_ms(t) : 0;
 	t->began_ms = tail_boot_ms();
 	t->began_wall_ms = clock_ms(CLOCK_REALTIME);
-}
-
-/* Whether this thread may just have been kept from running for too long: stopped, or by a disk. */
-static bool was_paused(const struct tail *t, int64_t retention)
-{
-	int64_t ms = turn_ms(t);
-
-	return decide_round_due(ms > t->lasted_ms ? ms : t->lasted_ms, retention, true);
 }
 
 static void say_gap(const struct tail *t, int p, int64_t away, int64_t retention)
@@ -1007,6 +1011,7 @@ static void free_tail(struct tail *t)
 	free(t->blind);
 	free(t->next);
 	free(t->transactions);
+	free(t->markers);
 	free(t->standings);
 	free(t->confirmed);
 	free(t->ev.eof);
@@ -1030,6 +1035,7 @@ static int make(struct tail *t, const struct state_partition *rows)
 	t->blind = calloc(n, sizeof(*t->blind));
 	t->next = calloc(n, sizeof(*t->next));
 	t->transactions = calloc(n, sizeof(*t->transactions));
+	t->markers = calloc(n, sizeof(*t->markers));
 	t->standings = calloc(n, sizeof(*t->standings));
 	t->confirmed = calloc(n, sizeof(*t->confirmed));
 	t->expired = calloc(n, sizeof(*t->expired));
@@ -1037,8 +1043,9 @@ static int make(struct tail *t, const struct state_partition *rows)
 	t->ev.eof_offset = calloc(n, sizeof(*t->ev.eof_offset));
 	from = calloc(n, sizeof(*from));
 	if (!t->rows || !t->rings || !t->catching || !t->caught_up || !t->behind || !t->holes ||
-	    !t->holes_stored || !t->blind || !t->next || !t->transactions || !t->standings ||
-	    !t->confirmed || !t->expired || !t->ev.eof || !t->ev.eof_offset || !from) {
+	    !t->holes_stored || !t->blind || !t->next || !t->transactions || !t->markers ||
+	    !t->standings || !t->confirmed || !t->expired || !t->ev.eof || !t->ev.eof_offset ||
+	    !from) {
 		free(from);
 		return -ENOMEM;
 	}

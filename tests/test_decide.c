@@ -435,6 +435,25 @@ static void test_what_was_read_without_a_hole_is_whole_whenever_it_was_read(void
 	assert_true(decide_is_whole(&unknown, 0, 100));
 }
 
+static void test_a_tombstone_that_may_have_been_purged_shows_no_markers(void **state)
+{
+	struct reading r = { .holes = true, .was_running = true, .away_ms = 1000 };
+
+	(void)state;
+	assert_true(decide_has_markers(&r, 2000, 15000));
+	r.away_ms = 1001;
+	assert_false(decide_has_markers(&r, 2000, 15000));
+	assert_true(decide_has_markers(&r, 86400000, 15000));
+	r.away_ms = 15001;
+	assert_false(decide_has_markers(&r, 86400000, 15000));
+	r.away_ms = -1;
+	assert_false(decide_has_markers(&r, 86400000, 15000));
+	r.away_ms = 1;
+	assert_false(decide_has_markers(&r, 0, 15000));
+	r.was_running = false;
+	assert_false(decide_has_markers(&r, 86400000, 15000));
+}
+
 static void test_with_holes_it_is_whole_only_within_the_compaction_lag(void **state)
 {
 	struct reading r = { .holes = true, .was_running = true };
@@ -520,6 +539,7 @@ int main(void)
 		cmocka_unit_test(test_the_filter_decides_what_is_notified),
 		cmocka_unit_test(test_in_a_gap_nothing_that_may_be_a_change_is_dropped),
 		cmocka_unit_test(test_what_was_read_without_a_hole_is_whole_whenever_it_was_read),
+		cmocka_unit_test(test_a_tombstone_that_may_have_been_purged_shows_no_markers),
 		cmocka_unit_test(test_with_holes_it_is_whole_only_within_the_compaction_lag),
 		cmocka_unit_test(
 			test_holes_of_transactions_count_only_where_the_tail_was_not_close),
