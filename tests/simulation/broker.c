@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum {
-	MEMBERS_MAX = 8,
+	MEMBERS_MAX = 64,            /* those that died stay until their session ends */
 	MARKER_LATEST = 8,           /* ms after an EndTxn */
 	TRANSACTION_SCAN_MS = 10000, /* between looks for transactions that timed out */
 	REBALANCE_MS = 15000,        /* max.poll.interval.ms */

@@ -285,6 +285,7 @@ struct chain {
 	int64_t cur;     /* the version that is known to whoever told; -1: none */
 	int64_t debt;    /* a change that could not be read, and nothing that covers it yet; -1 */
 	int64_t debt_of; /* what `cur` was then */
+	int64_t deleted; /* the tombstone among what could not be read since; -1: none */
 	int64_t last;    /* place of the last notification of the key */
 };
 
@@ -300,6 +301,11 @@ static void in_order(struct chain *c, const struct told *t, int64_t o)
 	c->last = t->at;
 }
 
+static bool owes_creates(void)
+{
+	return hosts[0].config.notifications_operations & OPERATION_CREATE;
+}
+
 /*
  * A key that came and went while the teller was away: neither its record nor the
  * tombstone was there any more.  Whoever had published the record may know by a round
@@ -308,12 +314,14 @@ static void in_order(struct chain *c, const struct told *t, int64_t o)
  */
 static bool forgive_debt(struct chain *c)
 {
-	if (c->debt < 0 || version(c, c->debt)->value || passed[c->p][c->debt].by[c->p][c->debt_of])
+	if (c->debt < 0 || c->deleted < 0 || passed[c->p][c->deleted].by[c->p][c->debt_of])
 		return false;
 	figures.untold++;
 	if (c->cur == c->debt_of)
 		c->cur = -1;
-	c->debt = -1;
+	c->deleted = -1;
+	if (!version(c, c->debt)->value || !owes_creates())
+		c->debt = -1; /* else it came back, which is owed as before */
 	return true;
 }
 
@@ -360,7 +368,7 @@ static void check_told(struct chain *c, int64_t o, const struct told *t)
 		check_log(c, o, t);
 	else
 		check_gap(c, o, t);
-	c->debt = -1;
+	c->debt = c->deleted = -1;
 	c->cur = e->value ? o : -1;
 }
 
@@ -378,7 +386,7 @@ static bool is_wanted(const struct chain *c, const struct entry *e)
 	if (!e->value)
 		return c->cur >= 0;
 	if (c->cur < 0)
-		return f->notifications_operations & OPERATION_CREATE;
+		return owes_creates();
 	return f->notifications_unchanged || !is_same_value(version(c, c->cur), e);
 }
 
@@ -392,7 +400,7 @@ static void check_gone(struct chain *c, int64_t o)
 	    !shows(t->before, t->before_len, version(c, o)))
 		violation("[%d] %lld gone: told wrongly", c->p, (long long)o);
 	c->cur = -1;
-	c->debt = -1;
+	c->debt = c->deleted = -1;
 }
 
 /*
@@ -425,20 +433,24 @@ static void check_not_told(struct chain *c, int64_t o)
 	if (!e->value && (unread || !wanted) && (gone_at = told_as_gone(c, o)) >= 0) {
 		check_gone(c, gone_at);
 	} else if (!unread) {
-		if (wanted && forgive_debt(c))
+		if (forgive_debt(c)) /* also of the same value: to this teller it is a create */
 			wanted = is_wanted(c, e);
 		if (wanted)
 			violation("[%d] %lld: a change that was not told (teller %d, seen %d, "
 				  "removed %d)",
 				  c->p, (long long)o, w->teller, w->seen, w->removed);
 		if (c->debt >= 0 && passed[c->p][c->debt].by_self)
-			c->debt = -1; /* it led back to where it had come from */
+			c->debt = c->deleted = -1; /* it led back to where it had come from */
 		c->cur = e->value ? o : -1;
 	} else if (!e->value && c->cur < 0) {
-		c->debt = -1; /* came and went between two looks */
+		c->debt = c->deleted = -1; /* came and went between two looks */
 	} else if (!e->value && c->debt >= 0 && !version(c, c->debt)->value) {
 		return; /* deleted again: what is owed is the first */
 	} else if (wanted) {
+		if (c->debt < 0 || c->debt_of != c->cur)
+			c->deleted = -1;
+		if (!e->value)
+			c->deleted = o;
 		c->debt = o;
 		c->debt_of = c->cur;
 	}
@@ -446,7 +458,7 @@ static void check_not_told(struct chain *c, int64_t o)
 
 static void check_key(int p, int64_t first)
 {
-	struct chain c = { .p = p, .cur = -1, .debt = -1, .last = -1 };
+	struct chain c = { .p = p, .cur = -1, .debt = -1, .deleted = -1, .last = -1 };
 	const struct entry *key = &source[p].v[first];
 
 	for (int64_t o = first; o < source[p].n && !*sim_violation; o++) {
