@@ -191,7 +191,8 @@ class Chaos:
 
     def lose_state(self, sidecar, wait):
         sidecar.kill9()
-        sidecar.remove_state()
+        if os.path.exists(sidecar.state_dir):  # one that has just lost it may not have a new one yet
+            sidecar.remove_state()
         self._after(wait / 3, lambda: self.revive(sidecar))
 
     def stop(self, sidecar, wait):
