@@ -6,7 +6,7 @@ import unittest
 import uuid
 
 import oracle
-from broker import COMPACT_NEVER, Kafka
+from broker import COMPACT_NEVER, Kafka, wait_until
 from sidecar import Sidecar
 from workload import Workload
 
@@ -51,6 +51,11 @@ class RigTest(unittest.TestCase):
 
     def workload(self, topic, kafka=None, **options):
         return Workload(kafka or self.kafka, topic, **options)
+
+    def wait_stable(self, topic):
+        """The markers of all transactions that were ended are written: those who end one do not
+        wait for that."""
+        wait_until(lambda: not self.kafka.open_transactions(topic), 30, "no transaction is open")
 
     def sidecar(self, topic, options=None, name=None, kafka=None):
         """A sidecar that is not started yet."""

@@ -176,6 +176,7 @@ class Gaps(CompactionTest):
                 producer.produce(topic, key=b"k%d" % i, value=os.urandom(20))
             producer.flush(30)
             end(30)
+        self.wait_stable(topic)
         last = max(m.offset() for m in self.kafka.read(topic))
         self.assertGreater(self.kafka.end_offsets(topic)[0], last + 12)
         self.starts_and_restarts(topic)
@@ -187,6 +188,7 @@ class Gaps(CompactionTest):
         producer.produce(topic, key=b"k", value=b"never was")
         producer.flush(30)
         producer.abort_transaction(30)
+        self.wait_stable(topic)
         self.starts_and_restarts(topic)
 
     def test_a_transaction_that_hangs_and_ends(self):
@@ -205,6 +207,7 @@ class Gaps(CompactionTest):
         self.assertEqual(start[0], 100)
         self.assertEqual(sidecar.stat()["keys"], 100)
         producer.commit_transaction(30)
+        self.wait_stable(topic)
         sidecar.wait_published()
         truth = GroundTruth.read_back(self.kafka, topic)
         verdict = self.judge_truth(truth, start, sidecar)
@@ -227,6 +230,7 @@ class Gaps(CompactionTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         sidecar.wait_ready()
         producer.abort_transaction(30)
+        self.wait_stable(topic)
         sidecar.wait_published()
         truth = GroundTruth.read_back(self.kafka, topic)
         self.assertEqual(self.judge_truth(truth, start, sidecar).expected, 49)

@@ -198,6 +198,7 @@ class Results(JoinTest):
                 producer.produce(topic, b'{"n":%d}' % i, b"key-%08d" % i, p)
             producer.flush(30)
             (producer.abort_transaction if i % 3 == 2 else producer.commit_transaction)(30)
+        self.wait_stable(topic)
         join = self.join(topic, {"join.type": "left"}).start()
         join.wait_joined()  # up to the end behind the control records: no lag is left
         self.assert_clean(GroundTruth.read_back(self.kafka, topic), self.results(join))

@@ -153,6 +153,7 @@ class Changes(MainTest):
                                      if rng.random() < 0.8 else None)
                 producer.flush(30)
                 (producer.abort_transaction if i % 3 == 2 else producer.commit_transaction)(30)
+            self.wait_stable(topic)
 
         transactions(20)
         sidecar, start = self.running(topic)

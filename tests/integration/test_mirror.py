@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-from broker import COMPACT_FAST, COMPACT_NEVER
+from broker import COMPACT_FAST, COMPACT_NEVER, wait_until
 from redis_server import Proxy, RedisServer, free_port
 from rig import RigTest
 from sidecar import sidenote
@@ -130,6 +130,7 @@ class Follow(MirrorTest):
                                  value=b'{"n":%d}' % i if i % 4 else None)
             producer.flush(30)
             (producer.abort_transaction if i % 3 == 2 else producer.commit_transaction)(30)
+        self.wait_stable(topic)
         self.wait_mirrored(sidecar, server)
         truth = GroundTruth.read_back(self.kafka, topic)
         self.assertEqual(server.dump(topic.encode() + b":"),
@@ -309,8 +310,7 @@ class Servers(MirrorTest):
         time.sleep(1)
         replica.client().replicaof("127.0.0.1", 1)  # hears no more
         before = replica.positions(sidecar.name)
-        time.sleep(1)
-        self.assertNotEqual(server.positions(sidecar.name), before)
+        wait_until(lambda: server.positions(sidecar.name) != before, 30, "what the replica lacks")
         server.kill9()
         replica.promote()
         proxy.target = replica
