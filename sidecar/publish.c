@@ -145,7 +145,7 @@ static void say_denied(struct publisher *pub)
 {
 	const struct config *c = pub->p->config;
 	int64_t now = kafka_now_ms();
-	char name[300], right[400];
+	char name[300], right[600];
 
 	if (stopping(pub) || (pub->denied_ms && now - pub->denied_ms < DENIED_SAY_MS))
 		return;

@@ -93,6 +93,19 @@ static int64_t time_of_message(struct txn *t)
 	return kafka_wall_ms() - t->back_ms;
 }
 
+/* One topic's name may be part of the other's: then the longer one is meant. */
+static int topic_named(const struct txn *t)
+{
+	if (!t->also)
+		return DENIED_TARGET;
+	const char *target = rd_kafka_topic_name(t->topic), *also = rd_kafka_topic_name(t->also);
+	bool is_target = strstr(t->why, target), is_also = strstr(t->why, also);
+
+	if (is_also && (!is_target || strlen(also) > strlen(target)))
+		return DENIED_ALSO;
+	return is_target ? DENIED_TARGET : DENIED_EITHER;
+}
+
 static enum txn_verdict take_error(struct txn *t, rd_kafka_error_t *e, const char *where)
 {
 	enum txn_verdict v = verdict_of(e);
@@ -105,7 +118,7 @@ static enum txn_verdict take_error(struct txn *t, rd_kafka_error_t *e, const cha
 		t->denied = t->code;
 		/* TxnOffsetCommit is about the source, all other requests about the targets */
 		t->denied_offsets = strstr(t->why, "commit offsets") != NULL;
-		t->denied_also = t->also && strstr(t->why, rd_kafka_topic_name(t->also));
+		t->denied_topic = topic_named(t);
 	}
 	if (t->code == RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP)
 		step_back(t);
@@ -124,7 +137,12 @@ bool txn_missing_right(const struct txn *t, const char *target, const char *also
 		snprintf(out, len, "IdempotentWrite on the cluster");
 		return true;
 	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-		snprintf(out, len, "Write on topic %s", t->denied_also ? also : target);
+		if (t->denied_topic == DENIED_EITHER)
+			snprintf(out, len, "Write on topic %s or %s, whichever lacks it", target,
+				 also);
+		else
+			snprintf(out, len, "Write on topic %s",
+				 t->denied_topic == DENIED_ALSO ? also : target);
 		return !t->denied_offsets;
 	default:
 		return false;
@@ -240,7 +258,7 @@ static enum txn_verdict produce(struct txn *t, rd_kafka_topic_t *topic, int32_t 
 	if (e == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) { /* known from its metadata */
 		t->denied = t->code = e;
 		t->denied_offsets = false;
-		t->denied_also = topic == t->also;
+		t->denied_topic = topic == t->also ? DENIED_ALSO : DENIED_TARGET;
 		return TXN_DENIED;
 	}
 	return t->stopping(t->opaque) ? TXN_STOPPED : TXN_RETRY;

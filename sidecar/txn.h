@@ -56,7 +56,8 @@ struct txn {
 	rd_kafka_resp_err_t code;   /* of the same error */
 	rd_kafka_resp_err_t denied; /* of the last that was a right's ... */
 	bool denied_offsets;        /* ... which one to commit offsets lacked ... */
-	bool denied_also;           /* ... or on the second topic */
+	/* ... or on which topic; librdkafka does not always say */
+	enum { DENIED_TARGET, DENIED_ALSO, DENIED_EITHER } denied_topic;
 	atomic_llong call_began_ms;
 	int64_t back_ms;    /* how much earlier than it is messages are stamped ... */
 	int64_t back_at_ms; /* ... since the wall clock was so far ahead of the steady one */
