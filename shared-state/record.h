@@ -64,6 +64,17 @@ enum { RECORD_OMITTED_BYTES = 40 };
 /** What stands instead of a value; false: no memory for the digest. */
 bool record_omit(uint8_t out[RECORD_OMITTED_BYTES], const void *value, size_t len);
 
+/** The same record without its source headers. */
+static inline struct record record_without_headers(const struct record *r)
+{
+	struct record bare = *r;
+
+	bare.flags = (uint8_t)(bare.flags & ~RECORD_HEADERS);
+	bare.headers = NULL;
+	bare.headers_len = 0;
+	return bare;
+}
+
 /** Whether a key of this length needs RECORD_KEY. */
 static inline bool record_key_is_digest(size_t key_len)
 {

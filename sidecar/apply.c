@@ -132,10 +132,8 @@ static int judge(struct sweep *s, const struct batch_record *r, const struct cur
 /* The tombstone without its headers: what is told of it is where it stood. */
 static int encode_tombstone(struct sweep *s, const struct batch_record *r, struct bytes *out)
 {
-	struct record rec = r->rec;
+	struct record rec = record_without_headers(&r->rec);
 
-	rec.flags = (uint8_t)(rec.flags & ~RECORD_HEADERS);
-	rec.headers_len = 0;
 	return encode(s, &rec, r, out);
 }
 
@@ -270,12 +268,11 @@ static bool same_key(const struct batch_record *a, const struct batch_record *b)
 static int wait_for(struct sweep *s, const struct batch_record *r, const struct done *d,
 		    struct change *c)
 {
-	struct record head = r->rec;
+	struct record head = record_without_headers(&r->rec);
 	struct bytes after;
 	int rc;
 
-	head.flags = (uint8_t)(head.flags & ~RECORD_HEADERS);
-	head.headers_len = head.value_len = 0;
+	head.value_len = 0;
 	rc = encode(s, &head, r, &after);
 	if (rc)
 		return rc;

@@ -91,26 +91,33 @@ static int64_t place(const struct sweep *w, int p)
 	return published > w->rows[p].due ? published : w->rows[p].due;
 }
 
+static int encode(struct sweep *w, const struct gone *g, const struct record *r, const void **rec,
+		  size_t *rec_len)
+{
+	uint8_t *bytes = arena_alloc(&w->arena, record_bytes(r));
+
+	if (!bytes)
+		return -ENOMEM;
+	record_encode(bytes, r, g->skey, g->skey_len);
+	*rec = bytes;
+	*rec_len = record_bytes(r);
+	return 0;
+}
+
 /* The record as it was when it was told of last: its successor, which was gone when this looked. */
 static int as_told(struct sweep *w, const struct gone *g, const struct record *r,
 		   const struct told_key *k, const void **rec, size_t *rec_len)
 {
-	struct record now = { .flags = r->flags & RECORD_KEY,
-			      .partition = r->partition,
-			      .offset = k->offset,
-			      .timestamp_ms = k->ts_ms,
-			      .key = r->key,
-			      .key_len = r->key_len,
-			      .value = k->value,
-			      .value_len = k->value_len };
-	uint8_t *bytes = arena_alloc(&w->arena, record_bytes(&now));
+	const struct record now = { .flags = r->flags & RECORD_KEY,
+				    .partition = r->partition,
+				    .offset = k->offset,
+				    .timestamp_ms = k->ts_ms,
+				    .key = r->key,
+				    .key_len = r->key_len,
+				    .value = k->value,
+				    .value_len = k->value_len };
 
-	if (!bytes)
-		return -ENOMEM;
-	record_encode(bytes, &now, g->skey, g->skey_len);
-	*rec = bytes;
-	*rec_len = record_bytes(&now);
-	return 0;
+	return encode(w, g, &now, rec, rec_len);
 }
 
 /* No record: it says from where on this state has the key gone, whenever that is published. */
@@ -123,14 +130,8 @@ static int as_found(struct sweep *w, const struct gone *g, const struct record *
 				      .timestamp_ms = -1,
 				      .key = r->key,
 				      .key_len = r->key_len };
-	uint8_t *bytes = arena_alloc(&w->arena, record_bytes(&found));
 
-	if (!bytes)
-		return -ENOMEM;
-	record_encode(bytes, &found, g->skey, g->skey_len);
-	*rec = bytes;
-	*rec_len = record_bytes(&found);
-	return 0;
+	return encode(w, g, &found, rec, rec_len);
 }
 
 static int tell_one(struct sweep *w, struct state_txn *t, const struct gone *g,

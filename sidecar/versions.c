@@ -103,10 +103,10 @@ static int add_pair(struct versions *v, const struct record *now)
 			    .op = is_tombstone(now) ? CHANGE_DELETE : CHANGE_UPDATE,
 			    .key = digest ? now->key : v->skey,
 			    .key_len = digest ? now->key_len : v->skey_len };
-	struct record head = *now, item = { .partition = c.partition, .offset = c.offset };
+	struct record head = record_without_headers(now);
+	struct record item = { .partition = c.partition, .offset = c.offset };
 
-	head.flags = (uint8_t)(head.flags & ~RECORD_HEADERS);
-	head.headers_len = head.value_len = 0;
+	head.value_len = 0;
 	int rc = encode(v, &head, &v->scratch);
 	if (!rc)
 		rc = grow(&v->pair, change_bytes(c.key_len, v->bytes.len, v->scratch.len));
@@ -123,12 +123,10 @@ static int add_pair(struct versions *v, const struct record *now)
 /* As a tombstone is kept: where it stood, without its headers. */
 static int keep(struct versions *v, const struct sorted *item, const struct record *r)
 {
-	struct record bare = *r;
+	struct record bare = record_without_headers(r);
 	int rc;
 
 	if (is_tombstone(r)) {
-		bare.flags = (uint8_t)(bare.flags & ~RECORD_HEADERS);
-		bare.headers_len = 0;
 		rc = encode(v, &bare, &v->bytes);
 	} else if (!(rc = grow(&v->bytes, item->rec_len))) {
 		memcpy(v->bytes.p, item->rec, item->rec_len);
@@ -172,16 +170,23 @@ static int take(struct versions *v, struct state_txn *t, const struct sorted *it
 	return rc ? rc : keep(v, item, &r);
 }
 
-static int store_keys(struct versions *v, struct state_txn *t)
+/* What goes into one transaction: 1, there may be more; 0, that was the last; or < 0. */
+static int store_some(struct versions *v, struct state_txn *t, struct sorter *s,
+		      int (*store)(struct versions *, struct state_txn *, const struct sorted *))
 {
 	uint64_t until = v->stat.bytes + TXN_BYTES;
 	struct sorted item;
 	int more = 1, rc = 0;
 
-	while (!rc && v->stat.bytes < until && (more = sort_next(v->by_key, &item)) == 1)
-		rc = take(v, t, &item);
-	if (rc || v->stat.bytes >= until)
-		return rc ? rc : 1;
+	while (!rc && v->stat.bytes < until && (more = sort_next(s, &item)) == 1)
+		rc = store(v, t, &item);
+	return rc ? rc : more;
+}
+
+static int store_keys(struct versions *v, struct state_txn *t)
+{
+	int more = store_some(v, t, v->by_key, take);
+
 	return more ? more : store_key(v, t);
 }
 
@@ -209,19 +214,20 @@ static int begin_pairs(struct versions *v)
 }
 
 /* The old record without its value, where that saves anything. */
-static int omit(struct versions *v, struct record *before)
+static int omit(struct versions *v, const struct record *before)
 {
 	uint8_t omitted[RECORD_OMITTED_BYTES];
+	struct record bare = record_without_headers(before);
 
 	if (is_tombstone(before) || before->value_len <= sizeof(omitted))
 		return encode(v, before, &v->bytes);
 	if (!record_omit(omitted, before->value, before->value_len))
 		return -ENOMEM;
-	before->flags = (uint8_t)((before->flags & ~RECORD_HEADERS) | RECORD_OMITTED);
-	before->value = omitted;
-	before->value_len = sizeof(omitted);
+	bare.flags |= RECORD_OMITTED;
+	bare.value = omitted;
+	bare.value_len = sizeof(omitted);
 	v->stat.omitted++;
-	return encode(v, before, &v->bytes);
+	return encode(v, &bare, &v->bytes);
 }
 
 static int store_pair(struct versions *v, struct state_txn *t, const struct sorted *item)
@@ -252,17 +258,6 @@ static int store_pair(struct versions *v, struct state_txn *t, const struct sort
 	return state_wait(t, &c, v->bytes.p, v->bytes.len, v->scratch.p, v->scratch.len);
 }
 
-static int store_pairs(struct versions *v, struct state_txn *t)
-{
-	uint64_t until = v->stat.bytes + TXN_BYTES;
-	struct sorted item;
-	int more = 1, rc = 0;
-
-	while (!rc && v->stat.bytes < until && (more = sort_next(v->by_offset, &item)) == 1)
-		rc = store_pair(v, t, &item);
-	return rc ? rc : more;
-}
-
 /* ---- the whole ---- */
 
 int versions_store(struct versions *v)
@@ -273,7 +268,7 @@ int versions_store(struct versions *v)
 
 	if (rc)
 		return rc;
-	more = keys ? store_keys(v, t) : store_pairs(v, t);
+	more = keys ? store_keys(v, t) : store_some(v, t, v->by_offset, store_pair);
 	if (more < 0) {
 		state_abort(t);
 		return more;
