@@ -238,32 +238,27 @@ int small_publish(struct small *s)
 
 /* ---- filling ---- */
 
-static int sort_log(struct small *s, struct sorter *sort, const int64_t *boundary)
+static int into_sorter(void *sorter, const struct batch_record *r)
 {
-	int rc = 0;
-	for (int p = 0; p < SMALL_PARTITIONS && !rc; p++) {
-		batch_clear(&s->batch);
-		rc = read_log(s, p, 0, boundary[p]);
-		for (size_t i = 0; i < s->batch.n && !rc; i++) {
-			const struct batch_record *r = &s->batch.v[i];
-			rc = sort_add(sort, r->skey, r->skey_len, &r->rec);
-		}
-	}
-	return rc ? rc : sort_finish(sort);
+	return sort_add(sorter, r->skey, r->skey_len, &r->rec);
 }
 
-static int add_log(struct small *s, struct versions *v, const int64_t *boundary)
+static int into_versions(void *versions, const struct batch_record *r)
+{
+	return versions_add(versions, r->skey, r->skey_len, &r->rec);
+}
+
+static int add_log(struct small *s, const int64_t *boundary,
+		   int (*add)(void *to, const struct batch_record *r), void *to)
 {
 	int rc = 0;
 	for (int p = 0; p < SMALL_PARTITIONS && !rc; p++) {
 		batch_clear(&s->batch);
 		rc = read_log(s, p, 0, boundary[p]);
-		for (size_t i = 0; i < s->batch.n && !rc; i++) {
-			const struct batch_record *r = &s->batch.v[i];
-			rc = versions_add(v, r->skey, r->skey_len, &r->rec);
-		}
+		for (size_t i = 0; i < s->batch.n && !rc; i++)
+			rc = add(to, &s->batch.v[i]);
 	}
-	return rc ? rc : versions_finish(v);
+	return rc;
 }
 
 static int fill_versions(struct small *s, struct state *st, const int64_t *boundary)
@@ -272,7 +267,9 @@ static int fill_versions(struct small *s, struct state *st, const int64_t *bound
 	int rc = versions_open(&v, st, s->path, SORT_BYTES, MOVED_STOP, SMALL_PARTITIONS, 1 << 30);
 	if (rc)
 		return rc;
-	rc = add_log(s, v, boundary);
+	rc = add_log(s, boundary, into_versions, v);
+	if (!rc)
+		rc = versions_finish(v);
 	if (!rc)
 		while ((rc = versions_store(v)) == 1)
 			;
@@ -311,7 +308,9 @@ static int fill_records(struct small *s, struct state *st, const int64_t *bounda
 	int rc = sort_open(&sort, s->path, SORT_BYTES, MOVED_STOP);
 	if (rc)
 		return rc;
-	rc = sort_log(s, sort, boundary);
+	rc = add_log(s, boundary, into_sorter, sort);
+	if (!rc)
+		rc = sort_finish(sort);
 	if (!rc)
 		rc = store(st, sort);
 	if (rc)

@@ -49,3 +49,15 @@ class Clock:
     def close(self):
         self._map.close()
         self._file.close()
+
+
+class ClockTest:
+    """For a RigTest: self.clock is that of all sidecars that are started here."""
+
+    def setUp(self):
+        super().setUp()
+        self.clock = Clock()
+        self.addCleanup(self.clock.close)
+
+    def start(self, sidecar):
+        return sidecar.start(environment=self.clock.environment)

@@ -5,7 +5,7 @@ import unittest
 
 import oracle
 from broker import COMPACT_NEVER, wait_until
-from clock import Clock
+from clock import ClockTest
 from rig import RigTest
 
 HOUR_S = 3600 + 600
@@ -13,15 +13,7 @@ HOUR_S = 3600 + 600
 ROUNDS = {**COMPACT_NEVER, "delete.retention.ms": str(HOUR_S * 1000)}
 
 
-class Jumps(RigTest):
-    def setUp(self):
-        super().setUp()
-        self.clock = Clock()
-        self.addCleanup(self.clock.close)
-
-    def start(self, sidecar):
-        return sidecar.start(environment=self.clock.environment)
-
+class Jumps(ClockTest, RigTest):
     def assert_all(self, work, start, *sidecars):
         """Everything told once, nothing of it as a gap or a delete that nobody wrote."""
         sidecars[0].wait_published()

@@ -8,7 +8,7 @@ import unittest
 
 import oracle
 from broker import COMPACT_FAST, COMPACT_NEVER, wait_until
-from clock import Clock
+from clock import ClockTest
 from rig import RigTest
 from sidecar import sidenote
 from workload import GroundTruth
@@ -539,16 +539,8 @@ class Rebuilds(CompactionTest):
         self.assertEqual(self.assert_clean(work, start, sidecar, unseen=unseen).reconcile, 500)
 
 
-class Clocks(CompactionTest):
+class Clocks(ClockTest, CompactionTest):
     FOUR_HOURS = {**COMPACT_NEVER, "delete.retention.ms": str(DAY_MS // 6)}
-
-    def setUp(self):
-        super().setUp()
-        self.clock = Clock()
-        self.addCleanup(self.clock.close)
-
-    def start(self, sidecar):
-        return sidecar.start(environment=self.clock.environment)
 
     def test_a_clock_that_jumps_stops_nothing(self):
         topic, work = self.loaded(config=self.FOUR_HOURS)

@@ -86,6 +86,17 @@ class RightsTest(RigTest):
         self.assertRegex(text, rf"(?<!\S){re.escape(name)}(?=[\s,;:]|$)")
         return len(process.log_text())
 
+    def grant_named(self, rows):
+        """Each that lacks a right from its start on says so, gets it, and goes on; `rows` of (process,
+        workload, right)."""
+        for process, _, right in rows:
+            if right[0] == "Create":
+                process.wait_exit(USAGE)
+            self.wait_named(process, right)
+            self.kafka.allow(USER, [right])
+            if not process.alive():
+                process.start()
+
 
 class Sidecars(RightsTest):
     def test_the_main_job_a_restart_and_a_failover_with_what_is_printed(self):
@@ -260,9 +271,7 @@ class Others(RightsTest):
         def mirrored(sidecar):
             return server.positions(sidecar.name) == self.kafka.end_offsets(sidecar.source_topic)
         since = {}
-        for sidecar, _, right in rows:
-            self.wait_named(sidecar, right)
-            self.kafka.allow(USER, [right])
+        self.grant_named(rows)
         for sidecar, work, right in rows:
             sidecar._wait(lambda s=sidecar: mirrored(s), 60, "mirrored")
             if right[0] == "Read":
@@ -285,13 +294,7 @@ class Others(RightsTest):
             lambda sidecar, right: right[2] == sidecar.options["notifications.compacted.topic"],
             COMPACT_FAST))
         self.assertEqual({right[0] for _, _, right in rows}, {"Write", "DescribeConfigs", "Create"})
-        for sidecar, _, right in rows:
-            if right[0] == "Create":
-                sidecar.wait_exit(USAGE)
-            self.wait_named(sidecar, right)
-            self.kafka.allow(USER, [right])
-            if not sidecar.alive():
-                sidecar.start()
+        self.grant_named(rows)
         for sidecar, work, right in rows:
             sidecar.wait_published()
             start = self.kafka.end_offsets(sidecar.source_topic)
@@ -340,13 +343,7 @@ class Joins(RightsTest):
             self.kafka.forbid(USER, [needed[i]])
             rows.append((join.start(), stream, needed[i]))
         self.assertEqual(len(rows), 6)
-        for join, _, right in rows:
-            if right[0] == "Create":
-                join.wait_exit(USAGE)
-            self.wait_named(join, right)
-            self.kafka.allow(USER, [right])
-            if not join.alive():
-                join.start()
+        self.grant_named(rows)
         since = {}
         for join, stream, right in rows:
             join.wait_joined()
