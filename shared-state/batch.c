@@ -14,6 +14,7 @@
 #include "meta.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -168,6 +169,17 @@ void state_lengthen_file(const struct state *st)
 		return; /* state_open() tells the difference, at the cost of a full read */
 }
 
+/*
+ * The disk begins with what a fill has written while that goes on.  No promise:
+ * the sync at its end makes it durable, and learns of what went wrong here.
+ */
+static void begin_writing(const struct state *st)
+{
+	int fd;
+	if (!mdb_env_get_fd(st->env, &fd))
+		sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 static int64_t wall_clock_ms(void)
 {
 	struct timespec t;
@@ -212,7 +224,9 @@ int state_commit(struct state_txn *t)
 	FAULT_POINT("state.committed");
 	state_lengthen_file(st);
 	st->greeted = true;
-	if (!st->filling)
+	if (st->filling)
+		begin_writing(st);
+	else
 		atomic_raise(&st->durable, txnid - 1);
 	return 0;
 }
