@@ -184,7 +184,7 @@ static int read_log(struct verify *v, record_fn *fn)
 	struct intake *in;
 	int rc;
 
-	rc = intake_open(&in, &v->config, INTAKE_FILL, v->n, v->from, v->err, sizeof(v->err));
+	rc = intake_open(&in, &v->config, INTAKE_FILL, v->n, v->from, NULL, v->err, sizeof(v->err));
 	if (rc)
 		return rc == -ENOMEM ? fail(v, EXIT_NOT_READY, "out of memory")
 				     : fail(v, EXIT_USAGE, v->err);

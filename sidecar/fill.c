@@ -534,7 +534,7 @@ static int open_all(struct fill *f, const struct position *published)
 	f->first_start = !any;
 	if (open_sorting(f))
 		return failed(f, -ENOMEM, NULL);
-	if (intake_open(&f->in, f->c, INTAKE_FILL, f->n, from, f->err, f->err_len)) {
+	if (intake_open(&f->in, f->c, INTAKE_FILL, f->n, from, NULL, f->err, f->err_len)) {
 		*f->id = "SN-KAFKA-CONFIG";
 		return FILL_BROKEN;
 	}

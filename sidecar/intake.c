@@ -9,6 +9,7 @@
 enum {
 	TAKE_AT_ONCE = 2000,
 	LEADERS_MS = 2000, /* for the question who leads; unanswered it costs speed only */
+	ENDS_MS = 100,     /* the same */
 	WAKE_MS = 1,
 	QUEUE_BACKOFF_SINCE = 0x02020000,
 };
@@ -91,6 +92,22 @@ out:
 		rd_kafka_topic_destroy(rkt);
 }
 
+static void ask_ends(struct intake *in, int64_t *ends)
+{
+	rd_kafka_topic_partition_list_t *l = rd_kafka_topic_partition_list_new(in->n);
+
+	for (int p = 0; p < in->n; p++) {
+		rd_kafka_topic_partition_list_add(l, in->config->source_topic, p)->offset =
+			RD_KAFKA_OFFSET_END;
+		ends[p] = -1;
+	}
+	if (!rd_kafka_offsets_for_times(in->rk, l, ENDS_MS))
+		for (int i = 0; i < l->cnt; i++)
+			if (!l->elems[i].err)
+				ends[l->elems[i].partition] = l->elems[i].offset;
+	rd_kafka_topic_partition_list_destroy(l);
+}
+
 /* For kafka_new() to read. */
 static struct config_pair pair(const char *key, const char *value)
 {
@@ -129,7 +146,7 @@ static rd_kafka_t *open_client(struct intake *in, char *err, size_t err_len)
 }
 
 int intake_open(struct intake **out, const struct config *c, enum intake_use use, int n,
-		const int64_t *from, char *err, size_t err_len)
+		const int64_t *from, int64_t *ends, char *err, size_t err_len)
 {
 	struct intake *in = calloc(1, sizeof(*in));
 
@@ -146,6 +163,8 @@ int intake_open(struct intake **out, const struct config *c, enum intake_use use
 	in->rk = open_client(in, err, err_len);
 	if (in->rk)
 		find_leaders(in);
+	if (in->rk && ends)
+		ask_ends(in, ends);
 	if (!in->rk || assign(in, from, err, err_len)) {
 		intake_close(in);
 		return INTAKE_REFUSED;

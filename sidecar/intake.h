@@ -42,10 +42,15 @@ enum intake_use {
 	INTAKE_MIRROR, /* without headers */
 };
 
-/** `from` [n]: where to start; INTAKE_LOG_START for the beginning of the log. */
+/**
+ * `from` [n]: where to start; INTAKE_LOG_START for the beginning of the log.
+ * `ends` [n], or NULL: gets where the partitions end for a reader of what is
+ * committed, -1 where that is not known at once.  The first fetch at an end would
+ * wait before it tells, and whatever is asked after it waits too.
+ */
 enum { INTAKE_LOG_START = -2 };
 int intake_open(struct intake **out, const struct config *c, enum intake_use use, int n,
-		const int64_t *from, char *err, size_t err_len);
+		const int64_t *from, int64_t *ends, char *err, size_t err_len);
 void intake_close(struct intake *in); /* NULL is allowed */
 
 /**

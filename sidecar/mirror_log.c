@@ -97,7 +97,8 @@ static enum mirror_verdict open_log(struct mirror *m)
 	for (int p = 0; from && p < m->p->n; p++)
 		from[p] = m->part[p].at;
 	if (from)
-		rc = intake_open(&m->in, m->c, INTAKE_MIRROR, m->p->n, from, err, sizeof(err));
+		rc = intake_open(&m->in, m->c, INTAKE_MIRROR, m->p->n, from, NULL, err,
+				 sizeof(err));
 	free(from);
 	if (!rc)
 		return MIRROR_OK;

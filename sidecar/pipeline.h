@@ -56,6 +56,7 @@ struct pipeline {
 	struct topic_limits limits;
 	char cluster[128];         /* cluster.name, or the cluster id */
 	bool publishing;           /* notifications are configured */
+	bool filled;               /* the state was, just before */
 	int64_t journal_max_bytes; /* beyond it the tail waits */
 	/* the embedded broker of `demo` forgets transactional offsets; nothing else may set it */
 	bool offsets_forgotten;

@@ -55,7 +55,8 @@ struct run {
 	struct topic_settings source, notifications, compacted;
 	struct state *state;
 	struct pipeline p;
-	bool refill; /* the state must be filled anew, with b = P */
+	bool refill; /* the state must be filled anew, with b = P ... */
+	bool filled; /* ... and was */
 	int n;
 	struct position *published; /* [n]: committed at the start; offset -1: none */
 	bool *by_hand;              /* [n]: not by a sidecar */
@@ -518,6 +519,7 @@ static bool fill(struct run *r)
 	if (state_make_current(r->state, err, sizeof(err)))
 		return end(r, EXIT_NOT_READY, "SN-STATE-IO", err);
 	FAULT_POINT("run.current");
+	r->filled = true;
 	state_dir_sweep(r->dir);
 	return true;
 }
@@ -548,6 +550,7 @@ static bool set_up_pipeline(struct run *r)
 		return end(r, EXIT_NOT_READY, "SN-MEMORY", "out of memory");
 	metrics_partitions(r->n);
 	p->state = r->state;
+	p->filled = r->filled;
 	p->offsets_forgotten = r->o->offsets_forgotten;
 	p->journal_max_bytes = journal_limit(r->c);
 	snprintf(p->cluster, sizeof(p->cluster), "%s", cluster);

@@ -211,7 +211,7 @@ static void *run(void *arg)
 		furthest[p] = 0;
 	}
 	if (!rc)
-		rc = intake_open(&in, s->c, INTAKE_FILL, s->n, from, s->err, sizeof(s->err));
+		rc = intake_open(&in, s->c, INTAKE_FILL, s->n, from, NULL, s->err, sizeof(s->err));
 	if (!rc)
 		rc = read_log(s, in, furthest);
 	FAULT_POINT("round.scanned");

@@ -55,6 +55,7 @@ struct tail {
 	bool *holes;        /* [n]: offsets were not there, since the last EOF event ... */
 	bool *holes_stored; /* [n]: ... as meta has it, for one that is killed before the next */
 	bool *blind;        /* [n]: absent keys may have been there unseen */
+	int64_t *ends;      /* [n]: of the log, as the tail began right after a fill; else NULL */
 	int64_t *next;      /* [n]: the offset that would leave no hole */
 	bool *transactions; /* [n]: the log has ended behind its last record: it has markers ... */
 	bool *markers;      /* [n]: ... and no purged tombstone can have stood there instead */
@@ -942,6 +943,21 @@ static void wait_lease(struct tail *t)
 		usleep((useconds_t)(ms < 50 ? ms : 50) * 1000);
 }
 
+/*
+ * Right after a fill: where nothing has come behind its boundaries, ends that were
+ * asked for say what the next EOF events would, which a fetch waits with.
+ */
+static void take_ends(struct tail *t)
+{
+	for (int p = 0; p < t->p->n; p++)
+		if (t->ends[p] != t->rows[p].applied)
+			return;
+	memset(t->ev.eof, true, (size_t)t->p->n * sizeof(*t->ev.eof));
+	memcpy(t->ev.eof_offset, t->ends, (size_t)t->p->n * sizeof(*t->ends));
+	begin_turn(t);
+	commit(t);
+}
+
 static void *run(void *arg)
 {
 	struct tail *t = arg;
@@ -949,6 +965,8 @@ static void *run(void *arg)
 	FAULT_POINT("tail.started");
 	wait_lease(t);
 	FAULT_POINT("tail.lease_waited");
+	if (t->ends)
+		take_ends(t);
 	while (!pipeline_stopping(t->p)) {
 		begin_turn(t);
 		take_follower(t);
@@ -1009,6 +1027,7 @@ static void free_tail(struct tail *t)
 	free(t->holes);
 	free(t->holes_stored);
 	free(t->blind);
+	free(t->ends);
 	free(t->next);
 	free(t->transactions);
 	free(t->markers);
@@ -1039,13 +1058,14 @@ static int make(struct tail *t, const struct state_partition *rows)
 	t->standings = calloc(n, sizeof(*t->standings));
 	t->confirmed = calloc(n, sizeof(*t->confirmed));
 	t->expired = calloc(n, sizeof(*t->expired));
+	t->ends = t->p->filled ? calloc(n, sizeof(*t->ends)) : NULL;
 	t->ev.eof = calloc(n, sizeof(*t->ev.eof));
 	t->ev.eof_offset = calloc(n, sizeof(*t->ev.eof_offset));
 	from = calloc(n, sizeof(*from));
 	if (!t->rows || !t->rings || !t->catching || !t->caught_up || !t->behind || !t->holes ||
 	    !t->holes_stored || !t->blind || !t->next || !t->transactions || !t->markers ||
 	    !t->standings || !t->confirmed || !t->expired || !t->ev.eof || !t->ev.eof_offset ||
-	    !from) {
+	    (t->p->filled && !t->ends) || !from) {
 		free(from);
 		return -ENOMEM;
 	}
@@ -1059,7 +1079,7 @@ static int make(struct tail *t, const struct state_partition *rows)
 	if (!rc && t->p->config->source_expiring)
 		rc = expire_open(&t->expire, t->p->n);
 	if (!rc)
-		rc = intake_open(&t->in, t->p->config, INTAKE_TAIL, t->p->n, from, t->err,
+		rc = intake_open(&t->in, t->p->config, INTAKE_TAIL, t->p->n, from, t->ends, t->err,
 				 sizeof(t->err));
 	if (rc > 0) {
 		pipeline_end(t->p, OUTCOME_USAGE, "SN-KAFKA-CONFIG", "%s", t->err);

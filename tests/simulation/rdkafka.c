@@ -1159,7 +1159,15 @@ rd_kafka_resp_err_t rd_kafka_get_watermark_offsets(rd_kafka_t *rk, const char *t
 rd_kafka_resp_err_t rd_kafka_offsets_for_times(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *l,
 					       int timeout_ms)
 {
-	(void)rk, (void)l, (void)timeout_ms;
+	if (!l->cnt || l->elems[0].offset != RD_KAFKA_OFFSET_END)
+		return 0; /* nobody waits for the answer */
+	if (!ask(rk, until_ms(timeout_ms)))
+		return RD_KAFKA_RESP_ERR__TIMED_OUT;
+	for (int i = 0; i < l->cnt; i++) {
+		const struct part *p = part_of(topic_of(l->elems[i].topic), l->elems[i].partition);
+		l->elems[i].offset = rk->committed_only ? log_stable_end(p) : p->n;
+	}
+	answered();
 	return 0;
 }
 
