@@ -95,6 +95,7 @@ struct sorter {
 	char err[400];
 
 	/* the thread's */
+	struct buffer *kept; /* sorted, and needed in no file any more; NULL: none */
 	struct block block[2];
 	int fd;
 	off_t end;           /* of the file */
@@ -498,12 +499,18 @@ static struct item *pending_item(const struct merge *m)
 	return (struct item *)(m->out->bytes + m->pending);
 }
 
-static bool cancelled(struct sorter *s)
+/* What is written is a buffer, and after it comes the end, to which it can go from memory. */
+enum { NOT_NEEDED = 1 };
+
+/* Whether writing a run still has a purpose: 0, NOT_NEEDED or < 0. */
+static int is_over(const struct merge *m)
 {
+	struct sorter *s = m->s;
+
 	pthread_mutex_lock(&s->lock);
-	bool quit = s->quit;
+	bool quit = s->quit, finishing = s->finishing;
 	pthread_mutex_unlock(&s->lock);
-	return quit;
+	return quit ? -ECANCELED : finishing && m->v[0].buffer ? NOT_NEEDED : 0;
 }
 
 static int block_init(struct block *b, size_t size)
@@ -556,9 +563,10 @@ static int flush(struct merge *m)
 	m->pending = 0;
 	if (m->last)
 		return pass_on(m, upto);
-	if (cancelled(m->s))
-		return -ECANCELED;
-	int rc = append_file(m->s, b->bytes, upto);
+	int rc = is_over(m);
+	if (rc)
+		return rc;
+	rc = append_file(m->s, b->bytes, upto);
 	memmove(b->bytes, b->bytes + upto, b->used - upto);
 	b->used -= upto;
 	return rc;
@@ -704,10 +712,10 @@ static int open_run(struct sorter *s, struct source *v, const struct run *r, siz
 	return next_of_run(s, v, prefix);
 }
 
-/* Merge the newest n runs, and a sorted buffer if there is one. */
-static int merge(struct sorter *s, int n, struct buffer *b, size_t budget, bool last)
+/* Merge the newest n runs, and the sorted buffers that there are, the older one first. */
+static int merge(struct sorter *s, int n, struct buffer *const b[2], size_t budget, bool last)
 {
-	struct merge m = { .s = s, .k = n + !!b, .last = last, .out = &s->block[0] };
+	struct merge m = { .s = s, .k = n + !!b[0] + !!b[1], .last = last, .out = &s->block[0] };
 	int rc = 0;
 
 	m.prefix = s->known_prefix;
@@ -719,10 +727,11 @@ static int merge(struct sorter *s, int n, struct buffer *b, size_t budget, bool 
 	for (int i = 0; i < n && !rc; i++)
 		rc = open_run(s, &m.v[i], &s->runs[s->n_runs - n + i], budget / (size_t)n,
 			      m.prefix);
-	if (b && !rc) {
-		m.v[n].buffer = b;
-		next_of_buffer(&m.v[n], m.prefix);
-	}
+	for (int i = 0, at = n; i < 2 && !rc; i++)
+		if (b[i]) {
+			m.v[at].buffer = b[i];
+			next_of_buffer(&m.v[at++], m.prefix);
+		}
 	if (!rc)
 		rc = merge_all(&m);
 	for (int i = 0; i < n && m.v; i++)
@@ -755,7 +764,7 @@ static int make_run(struct sorter *s, struct buffer *b, int n)
 	struct run r = { .begin = (s->end + FILE_BLOCK - 1) & ~(off_t)(FILE_BLOCK - 1) };
 
 	s->end = r.begin;
-	int rc = merge(s, n, b, s->memory / 16, false);
+	int rc = merge(s, n, (struct buffer *[2]){ b }, s->memory / 16, false);
 	if (rc)
 		return rc;
 	s->n_runs -= n;
@@ -786,6 +795,10 @@ static int spill(struct sorter *s, struct buffer *b)
 	s->known_prefix = b->prefix;
 	sort_entries(b, entries(b), b->n, b->prefix);
 	int rc = make_run(s, b, 0);
+	if (rc == NOT_NEEDED) {
+		s->kept = b;
+		return 0;
+	}
 	if (!rc)
 		rc = combine(s);
 	b->used = b->n = 0;
@@ -795,12 +808,16 @@ static int spill(struct sorter *s, struct buffer *b)
 static int merge_last(struct sorter *s)
 {
 	struct buffer *b = &s->buffer[s->filling], *idle = &s->buffer[!s->filling];
+	size_t budget = s->memory / 16;
 
-	free(idle->bytes);
-	*idle = (struct buffer){ 0 };
+	if (!s->kept) {
+		free(idle->bytes);
+		*idle = (struct buffer){ 0 };
+		budget = s->memory / 4;
+	}
 	s->known_prefix = b->prefix = s->prefix;
 	sort_entries(b, entries(b), b->n, b->prefix);
-	return merge(s, s->n_runs, b, s->memory / 4, true);
+	return merge(s, s->n_runs, (struct buffer *[2]){ s->kept, b }, budget, true);
 }
 
 static void *work(void *arg)
@@ -954,8 +971,6 @@ int sort_add(struct sorter *s, const void *skey, size_t skey_len, const struct r
 int sort_finish(struct sorter *s)
 {
 	pthread_mutex_lock(&s->lock);
-	while (s->job && !s->rc)
-		pthread_cond_wait(&s->turn, &s->lock);
 	s->finishing = true;
 	int rc = s->rc;
 	pthread_cond_broadcast(&s->turn);

@@ -13,9 +13,10 @@
  *
  * While one buffer fills, a thread sorts the other and writes it to a file: a
  * run, with older versions dropped that can make no difference any more.  At the end
- * the runs are merged, and only then tombstones are dropped.  What fits into
- * one buffer never meets a file.  The file has no name, so nothing is left of it
- * after a crash, and its blocks are given back as they are read.
+ * the runs and what is in the buffers are merged, and only then tombstones are
+ * dropped; a run that is being written then is left, as its buffer still has all
+ * of it.  What fits into one buffer never meets a file.  The file has no name, so
+ * nothing is left of it after a crash, and its blocks are given back as they are read.
  *
  * Errors:    0 or a negative code; sort_error() has one line.  -EXDEV: a key is
  *            in two partitions and moved is MOVED_STOP; -ENOSPC: the disk is full.
