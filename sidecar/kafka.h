@@ -50,8 +50,7 @@ struct kafka_hooks {
 	struct kafka_counts *counts; /* may be NULL */
 	void (*rebalance)(rd_kafka_t *rk, rd_kafka_resp_err_t err,
 			  rd_kafka_topic_partition_list_t *parts, void *opaque);
-	void (*delivered)(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque);
-	void *opaque;              /* must be given whenever rebalance or delivered is */
+	void *opaque;              /* must be given whenever rebalance is */
 	int64_t max_message_bytes; /* of the notification topic, KAFKA_PUBLISH only; 0: default */
 };
 

@@ -29,9 +29,10 @@ enum {
 	SAY_MS = 10000, /* between lines about the same trouble */
 	NO_ROOM_SAY_MS = 60000,
 	DENIED_SAY_MS = 60000,
-	INIT_MS = 5000,     /* an init that takes longer is trouble */
-	RESUME_MS = 10000,  /* later than this nobody resumes: meanwhile a round may be due */
-	LEAST_BYTES = 4096, /* more than a notification takes beside its key */
+	INIT_MS = 5000,          /* an init that takes longer is trouble */
+	RESUME_MS = 10000,       /* later than this nobody resumes: meanwhile a round may be due */
+	LEAST_BYTES = 4096,      /* more than a notification takes beside its key */
+	REQUEST_BYTES = 1000000, /* librdkafka's batch.size */
 	/* of librdkafka's message.max.bytes */
 	MESSAGE_BYTES_MIN = 1000,
 	MESSAGE_BYTES_MAX = 1000000000,
@@ -81,6 +82,7 @@ struct publisher {
 	int64_t *gap_until;            /* [n] */
 	bool *own;                     /* [n]: what is committed is of this state, or nothing is */
 	bool *moved;                   /* [n]: goes into this commit */
+	size_t *given;                 /* [n]: bytes given to librdkafka since it was flushed */
 	bool all_offsets;              /* the next commit names every partition */
 	bool compacted;                /* physical compaction is notified, too */
 	int64_t *cursor, *next_cursor; /* [n]: every pair superseded below is told */
@@ -476,12 +478,32 @@ static int make_note(struct publisher *pub, const struct entry *en, struct chang
 	return envelope_make_gone(&pub->envelope, c, &en->gone, now, n);
 }
 
+/*
+ * librdkafka has one request of a partition under way, and while a flush has more to send its thread
+ * polls without a pause: so it is given no more than one request of each at a time.
+ */
+static int pace(struct publisher *pub, int partition, size_t bytes)
+{
+	size_t most = pub->max_bytes < REQUEST_BYTES ? pub->max_bytes : REQUEST_BYTES;
+	int v = TXN_OK;
+
+	if (pub->given[partition] + bytes > most) {
+		v = txn_flush(&pub->txn);
+		memset(pub->given, 0, (size_t)pub->p->n * sizeof(*pub->given));
+	}
+	pub->given[partition] += bytes;
+	return v;
+}
+
 static int produce_note(struct publisher *pub, const struct entry *en, int partition,
 			const struct note *n)
 {
 	int count = en->what == CHANGED ? pub->p->limits.notification_partitions
 					: pub->p->limits.compacted_partitions;
+	int v = pace(pub, partition, n->bytes);
 
+	if (v != TXN_OK)
+		return v;
 	if (count != pub->p->n)
 		partition = RD_KAFKA_PARTITION_UA;
 	return en->what == CHANGED ? txn_produce(&pub->txn, partition, n->key, n->key_len, n->value,
@@ -495,6 +517,7 @@ static int produce(struct publisher *pub)
 	int64_t now = kafka_wall_ms();
 
 	pub->notes = 0;
+	memset(pub->given, 0, (size_t)pub->p->n * sizeof(*pub->given));
 	for (size_t i = 0; i < pub->n_entries; i++) {
 		struct entry *en = &pub->entries[i];
 		struct change c;
@@ -979,6 +1002,7 @@ static void free_publisher(struct publisher *pub)
 	free(pub->gap_until);
 	free(pub->own);
 	free(pub->moved);
+	free(pub->given);
 	free(pub->cursor);
 	free(pub->next_cursor);
 	if (pub->group)
@@ -1026,12 +1050,13 @@ static int make(struct publisher *pub)
 	pub->gap_until = calloc(n, sizeof(*pub->gap_until));
 	pub->own = calloc(n, sizeof(*pub->own));
 	pub->moved = calloc(n, sizeof(*pub->moved));
+	pub->given = calloc(n, sizeof(*pub->given));
 	pub->compacted = state_waits(pub->p->state);
 	pub->cursor = calloc(n, sizeof(*pub->cursor));
 	pub->next_cursor = calloc(n, sizeof(*pub->next_cursor));
 	if (!pub->entries || !pub->at || !pub->next || !pub->committed || !pub->told ||
 	    !pub->next_told || !pub->told_before || !pub->told_since || !pub->gap_until ||
-	    !pub->own || !pub->moved || !pub->cursor || !pub->next_cursor)
+	    !pub->own || !pub->moved || !pub->given || !pub->cursor || !pub->next_cursor)
 		return -ENOMEM;
 	for (size_t p = 0; p < n; p++)
 		pub->committed[p].offset = -1;

@@ -276,6 +276,14 @@ enum txn_verdict txn_produce_also(struct txn *t, int32_t partition, const void *
 	return produce(t, t->also, partition, key, key_len, value, value_len, headers);
 }
 
+enum txn_verdict txn_flush(struct txn *t)
+{
+	call_begin(t);
+	rd_kafka_resp_err_t e = rd_kafka_flush(t->rk, CALL_MS);
+	call_end(t);
+	return e && t->stopping(t->opaque) ? TXN_STOPPED : TXN_OK;
+}
+
 static enum txn_verdict send_offsets(struct txn *t, const rd_kafka_topic_partition_list_t *offsets,
 				     const rd_kafka_consumer_group_metadata_t *group)
 {
