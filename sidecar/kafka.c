@@ -266,7 +266,12 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
  * 10 ms. */
 static void on_delivered(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
 {
-	(void)rk, (void)m, (void)opaque;
+	struct kafka_hooks *h = opaque;
+	int none = 0;
+
+	(void)rk;
+	if (m->err && h && h->counts)
+		atomic_compare_exchange_strong(&h->counts->undelivered, &none, m->err);
 }
 
 rd_kafka_t *kafka_new(const struct config *c, enum kafka_role role, const struct kafka_hooks *h,

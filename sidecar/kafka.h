@@ -43,6 +43,7 @@ struct kafka_counts {
 	atomic_int end_txn;           /* EndTxn requests sent */
 	atomic_int txn_offset_commit; /* TxnOffsetCommit requests sent */
 	atomic_int auth_failed;       /* authentication failures reported */
+	atomic_int undelivered;       /* why the first message was not; 0: none */
 	atomic_int topic_missing;     /* the brokers said that a topic or partition is not there */
 };
 

@@ -225,11 +225,19 @@ void txn_close(struct txn *t)
 
 enum txn_verdict txn_begin(struct txn *t)
 {
+	atomic_store(&t->counts.undelivered, 0);
 	rd_kafka_error_t *e = rd_kafka_begin_transaction(t->rk);
 
 	if (!e)
 		return TXN_OK;
 	return take_error(t, e, "begin") == TXN_FENCED ? TXN_FENCED : TXN_REOPEN;
+}
+
+/* The transaction has failed of a message before; 0: of none that is known yet. */
+static rd_kafka_resp_err_t failed_of(struct txn *t)
+{
+	rd_kafka_poll(t->rk, 0);
+	return (rd_kafka_resp_err_t)atomic_load(&t->counts.undelivered);
 }
 
 static enum txn_verdict produce(struct txn *t, rd_kafka_topic_t *topic, int32_t partition,
@@ -253,6 +261,13 @@ static enum txn_verdict produce(struct txn *t, rd_kafka_topic_t *topic, int32_t 
 		rd_kafka_headers_destroy(headers);
 	if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE)
 		return TXN_TOO_LARGE;
+	rd_kafka_resp_err_t before = e == RD_KAFKA_RESP_ERR__STATE ? failed_of(t) : 0;
+	if (before)
+		return take_error(t,
+				  rd_kafka_error_new(before, "to %s: %s",
+						     rd_kafka_topic_name(topic),
+						     rd_kafka_err2str(before)),
+				  "produce");
 	snprintf(t->why, sizeof(t->why), "produce to %s: %s", rd_kafka_topic_name(topic),
 		 rd_kafka_err2str(e));
 	if (e == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) { /* known from its metadata */

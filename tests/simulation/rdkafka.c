@@ -684,6 +684,11 @@ rd_kafka_error_t *rd_kafka_abort_transaction(rd_kafka_t *rk, int timeout_ms)
 	return operate(rk, OP_ABORT, until_ms(timeout_ms));
 }
 
+rd_kafka_error_t *rd_kafka_error_new(rd_kafka_resp_err_t code, const char *fmt, ...)
+{
+	(void)fmt;
+	return new_error(plain(code));
+}
 void rd_kafka_error_destroy(rd_kafka_error_t *e) { free(e); }
 rd_kafka_resp_err_t rd_kafka_error_code(const rd_kafka_error_t *e) { return e ? e->code : 0; }
 int rd_kafka_error_is_fatal(const rd_kafka_error_t *e) { return e->fatal; }
