@@ -2,6 +2,7 @@
 
 #include "bytes.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,6 +13,8 @@ enum {
 	HEADER_BYTES = 16,
 	NODE_BYTES = 8,
 	TREE_BYTES = 48,
+	PREFETCHED = 16,
+	HEAD_BYTES = 16,
 	FIRST_PAGE = 2, /* those below are meta pages */
 	META_TRIES = 100,
 
@@ -45,32 +48,35 @@ enum {
 
 #define NO_PAGE UINT64_MAX
 
+/* For what is seldom needed and has a buffer, which a hardened build clears and guards. */
+#define OUT_OF_LINE __attribute__((noinline))
+
 /*
  * Each number is read once: the page may change between a check and a use, and
  * the fence keeps the compiler from going back to it.
  */
 static inline unsigned load16(const uint8_t *p)
 {
-	uint8_t b[2];
-	memcpy(b, p, sizeof(b));
+	uint16_t v;
+	memcpy(&v, p, sizeof(v));
 	atomic_signal_fence(memory_order_acq_rel);
-	return (unsigned)b[0] | (unsigned)b[1] << 8;
+	return le16toh(v);
 }
 
 static inline uint32_t load32(const uint8_t *p)
 {
-	uint8_t b[4];
-	memcpy(b, p, sizeof(b));
+	uint32_t v;
+	memcpy(&v, p, sizeof(v));
 	atomic_signal_fence(memory_order_acq_rel);
-	return get_le32(b);
+	return le32toh(v);
 }
 
 static inline uint64_t load64(const uint8_t *p)
 {
-	uint8_t b[8];
-	memcpy(b, p, sizeof(b));
+	uint64_t v;
+	memcpy(&v, p, sizeof(v));
 	atomic_signal_fence(memory_order_acq_rel);
-	return get_le64(b);
+	return le64toh(v);
 }
 
 /* ---- the file ---- */
@@ -117,16 +123,21 @@ void pages_close(struct pages *f)
 	f->fd = -1;
 }
 
-/* Whether this many bytes of the map are backed by the file; it only ever grows. */
-static bool reaches(struct pages *f, uint64_t bytes)
+/* The file only ever grows: ask again. */
+static OUT_OF_LINE bool reaches_now(struct pages *f, uint64_t bytes)
 {
 	struct stat st;
-	if (bytes <= atomic_load_explicit(&f->file_bytes, memory_order_relaxed))
-		return true;
 	if (bytes > f->map_bytes || fstat(f->fd, &st))
 		return false;
 	atomic_store_explicit(&f->file_bytes, (uint64_t)st.st_size, memory_order_relaxed);
 	return bytes <= (uint64_t)st.st_size;
+}
+
+/* Whether this many bytes of the map are backed by the file. */
+static inline bool reaches(struct pages *f, uint64_t bytes)
+{
+	return bytes <= atomic_load_explicit(&f->file_bytes, memory_order_relaxed) ||
+	       reaches_now(f, bytes);
 }
 
 /* ---- commits ---- */
@@ -177,7 +188,7 @@ int commit_read(struct commit *c, const struct pages *f)
 /* ---- pages and nodes ---- */
 
 /* Page `number` if there is such a page in the commit; else NULL. */
-static const uint8_t *page_at(struct pages *f, const struct commit *c, uint64_t number)
+static inline const uint8_t *page_at(struct pages *f, const struct commit *c, uint64_t number)
 {
 	if (number < FIRST_PAGE || number > c->last_page ||
 	    !reaches(f, (number + 1) * f->page_bytes))
@@ -189,7 +200,7 @@ static const uint8_t *page_at(struct pages *f, const struct commit *c, uint64_t 
 static unsigned kind(const uint8_t *page) { return load16(page + PAGE_FLAGS) & KIND; }
 
 /* How many nodes a branch or leaf has; 0: none, or it cannot be. */
-static unsigned count_nodes(const struct pages *f, const uint8_t *page)
+static inline unsigned count_nodes(const struct pages *f, const uint8_t *page)
 {
 	unsigned lower = load16(page + PAGE_LOWER);
 	return lower < HEADER_BYTES || lower > f->page_bytes ? 0 : (lower - HEADER_BYTES) / 2;
@@ -211,7 +222,7 @@ static inline bool key_at(const struct pages *f, const uint8_t *page, unsigned i
 	return key->len <= f->page_bytes - at - NODE_BYTES;
 }
 
-static bool node_at(const struct pages *f, const uint8_t *page, unsigned i, struct node *n)
+static inline bool node_at(const struct pages *f, const uint8_t *page, unsigned i, struct node *n)
 {
 	if (!key_at(f, page, i, &n->key))
 		return false;
@@ -223,35 +234,97 @@ static bool node_at(const struct pages *f, const uint8_t *page, unsigned i, stru
 	return true;
 }
 
-/* As memcmp(), the shorter one first; without a call for most. */
+/* As memcmp(), the shorter one first. */
 static inline int compare(struct span a, struct span b)
 {
-	if (a.len >= 8 && b.len >= 8) {
-		uint64_t x = get_be64(a.p), y = get_be64(b.p);
-		if (x != y)
-			return x < y ? -1 : 1;
-	}
 	size_t shared = a.len < b.len ? a.len : b.len;
 	int rc = shared ? memcmp(a.p, b.p, shared) : 0;
 	return rc ? rc : (a.len > b.len) - (a.len < b.len);
 }
 
-/* The first of the nodes from `low` up to `n` whose key is not below `key`; n: none. */
-static int search(const struct pages *f, const uint8_t *page, unsigned low, unsigned n,
-		  struct span key, unsigned *found)
+/*
+ * The first 16 bytes of a key as two numbers, zeroes behind a shorter one: they sort as
+ * the keys do, unless they are equal.
+ */
+struct head {
+	uint64_t high, low;
+};
+
+static inline uint64_t first_bytes(uint64_t v, size_t n)
 {
-	struct span there;
-	for (unsigned high = n; low < high;) {
-		unsigned middle = low + (high - low) / 2;
+	return n ? v & UINT64_MAX << 8 * (8 - n) : 0;
+}
+
+static inline struct head load_head(const uint8_t *p, size_t len)
+{
+	struct head h = { get_be64(p), get_be64(p + 8) };
+	if (len < 8)
+		return (struct head){ first_bytes(h.high, len), 0 };
+	if (len < HEAD_BYTES)
+		h.low = first_bytes(h.low, len - 8);
+	return h;
+}
+
+static OUT_OF_LINE struct head load_short_head(struct span key)
+{
+	uint8_t padded[HEAD_BYTES] = { 0 };
+	if (key.len)
+		memcpy(padded, key.p, key.len < HEAD_BYTES ? key.len : HEAD_BYTES);
+	return load_head(padded, key.len);
+}
+
+/* `room`: how many bytes may be read. */
+static inline struct head head_of(struct span key, size_t room)
+{
+	return room >= HEAD_BYTES ? load_head(key.p, key.len) : load_short_head(key);
+}
+
+/* A key that is looked up. */
+struct wanted {
+	struct span key;
+	struct head head;
+};
+
+static struct wanted want(struct span key) { return (struct wanted){ key, head_of(key, key.len) }; }
+
+/*
+ * How many of the nodes from `low` up to `n` have keys below `key`, or, with `or_equal`,
+ * not above it: these come first.
+ */
+static int search(const struct pages *f, const uint8_t *page, unsigned low, unsigned n,
+		  const struct wanted *w, bool or_equal, unsigned *count)
+{
+	const uint8_t *end = page + f->page_bytes;
+	unsigned first = low;
+	for (unsigned high = n; first < high;) {
+		unsigned middle = first + (high - first) / 2;
+		struct span there;
 		if (!key_at(f, page, middle, &there))
 			return -EBADMSG;
-		if (compare(there, key) < 0)
-			low = middle + 1;
+		struct head h = head_of(there, (size_t)(end - there.p));
+		unsigned below = (h.high < w->head.high) |
+				 ((h.high == w->head.high) & (h.low < w->head.low));
+		if (h.high == w->head.high && h.low == w->head.low)
+			below = compare(there, w->key) < (int)or_equal;
+		if (below)
+			first = middle + 1;
 		else
 			high = middle;
 	}
-	*found = low;
+	*count = first - low;
 	return 0;
+}
+
+/*
+ * The nodes of a leaf are most often not in any cache, and a search asks for one after
+ * the other: let them all come at once.
+ */
+static inline void prefetch_keys(const struct pages *f, const uint8_t *page, unsigned n)
+{
+	unsigned step = 1 + (n - 1) / PREFETCHED;
+	for (unsigned i = 0; i < n; i += step)
+		__builtin_prefetch(page +
+				   (load16(page + HEADER_BYTES + 2 * i) & (f->page_bytes - 1)));
 }
 
 /* ---- the way down ---- */
@@ -260,28 +333,24 @@ static int search(const struct pages *f, const uint8_t *page, unsigned low, unsi
  * Look `key` up in page `number` alone.  In a leaf: the first node that is not
  * below it, or behind the last.  In a branch: the node whose child may have it.
  */
-static int look(struct pages *f, const struct commit *c, uint64_t number, struct span key,
-		struct level *l, bool *leaf)
+static inline int look(struct pages *f, const struct commit *c, uint64_t number,
+		       const struct wanted *w, struct level *l, bool *leaf)
 {
 	const uint8_t *page = page_at(f, c, number);
 	if (!page)
 		return -EBADMSG;
-	unsigned k = kind(page), n = count_nodes(f, page), i;
+	unsigned k = kind(page), n = count_nodes(f, page);
 	if ((k != BRANCH && k != LEAF) || !n)
 		return -EBADMSG;
+	*l = (struct level){ .page = page, .n = n };
 	*leaf = k == LEAF;
-	int rc = search(f, page, *leaf ? 0 : 1, n, key, &i);
-	if (rc)
-		return rc;
-	/* a child has its own key and higher: the one before, unless it is this key */
-	struct span there;
-	if (!*leaf && !(i < n && key_at(f, page, i, &there) && !compare(there, key)))
-		i--;
-	*l = (struct level){ .page = page, .i = i, .n = n };
-	return 0;
+	if (!*leaf) /* a child has its own key and higher, the first one lower ones, too */
+		return search(f, page, 1, n, w, true, &l->i);
+	prefetch_keys(f, page, n);
+	return search(f, page, 0, n, w, false, &l->i);
 }
 
-static int child(const struct pages *f, const struct level *l, uint64_t *number)
+static inline int child(const struct pages *f, const struct level *l, uint64_t *number)
 {
 	struct node n;
 	if (!node_at(f, l->page, l->i, &n))
@@ -293,9 +362,10 @@ static int child(const struct pages *f, const struct level *l, uint64_t *number)
 /* From page `number` down to the first entry that is not below `key`, or past a leaf's last. */
 static int descend(struct walk *w, uint64_t number, struct span key)
 {
+	struct wanted wanted = want(key);
 	for (bool leaf = false; w->depth < TREE_DEPTH_MAX;) {
 		struct level *l = &w->at[w->depth++];
-		int rc = look(w->f, &w->c, number, key, l, &leaf);
+		int rc = look(w->f, &w->c, number, &wanted, l, &leaf);
 		if (rc || leaf)
 			return rc;
 		rc = child(w->f, l, &number);
@@ -389,12 +459,13 @@ static int find_node(struct pages *f, const struct commit *c, const struct tree 
 		     struct node *n)
 {
 	uint64_t number = t->root;
+	struct wanted wanted = want(key);
 	if (number == NO_PAGE)
 		return -ENOENT;
 	for (int depth = 0; depth < TREE_DEPTH_MAX; depth++) {
 		struct level l;
 		bool leaf;
-		int rc = look(f, c, number, key, &l, &leaf);
+		int rc = look(f, c, number, &wanted, &l, &leaf);
 		if (!rc && !leaf)
 			rc = child(f, &l, &number);
 		if (rc)

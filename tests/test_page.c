@@ -27,13 +27,13 @@ static int order(const void *a, const void *b)
 	return rc ? rc : (x->key_len > y->key_len) - (x->key_len < y->key_len);
 }
 
-/* Distinct keys of all lengths, many with a long beginning in common, in order. */
+/* Distinct keys of all lengths, many with a long beginning in common or of zeroes, in order. */
 static void make_keys(void)
 {
 	for (int i = 0; i < KEYS; i++) {
 		struct entry *e = &model[i];
 		size_t random = rand() % 3 ? (size_t)rand() % 30 : (size_t)rand() % (KEY_MAX - 9);
-		memset(e->key, rand() % 4 ? 'a' : rand() % 256, random);
+		memset(e->key, rand() % 4 ? 'a' : rand() % 2 ? 0 : rand() % 256, random);
 		e->key_len = random + 4;
 		for (int b = 0; b < 4; b++)
 			e->key[random + (size_t)b] = (uint8_t)(i >> 8 * (3 - b));
