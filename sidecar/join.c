@@ -162,7 +162,7 @@ static enum txn_verdict batch_failed(struct join *j, int failed)
 static enum txn_verdict transact(struct join *j, const rd_kafka_topic_partition_list_t *offsets)
 {
 	const struct placing placing = { j->setup.stream_partitions, j->setup.output_partitions };
-	enum txn_verdict v = txn_begin(&j->txn);
+	enum txn_verdict v = txn_begin(&j->txn, offsets, stream_group(j->stream));
 	bool committed;
 
 	if (v != TXN_OK)
@@ -171,7 +171,7 @@ static enum txn_verdict transact(struct join *j, const rd_kafka_topic_partition_
 	v = join_batch_produce(&j->batch, &j->txn, &placing);
 	if (j->batch.failed)
 		v = batch_failed(j, j->batch.failed);
-	v = txn_end(&j->txn, v, offsets, stream_group(j->stream), &committed);
+	v = txn_end(&j->txn, v, &committed);
 	if (committed)
 		took_effect(j);
 	return v;
@@ -192,13 +192,13 @@ static enum txn_verdict join_records(struct join *j, const rd_kafka_topic_partit
 /* A first start: from here on every partition has an offset. */
 static enum txn_verdict commit_first(struct join *j)
 {
-	enum txn_verdict v = txn_begin(&j->txn);
+	enum txn_verdict v = txn_begin(&j->txn, stream_first(j->stream), stream_group(j->stream));
 	bool committed;
 
 	if (v != TXN_OK)
 		return v;
 	j->began_ms = kafka_now_ms();
-	v = txn_end(&j->txn, TXN_OK, stream_first(j->stream), stream_group(j->stream), &committed);
+	v = txn_end(&j->txn, TXN_OK, &committed);
 	if (committed)
 		log_info(NULL, "first start: joining %s from its %s", j->c->stream_topic,
 			 j->c->start == START_BEGINNING ? "beginning" : "present end");

@@ -15,9 +15,12 @@
 
 enum {
 	POLL_MS = 100,
-	LOOK_MS = 500,           /* between looks at the own fitness */
-	COMMITTED_MS = 2000,     /* between reads of the committed offsets */
-	ANSWER_MS = 3000,        /* for one question to the broker */
+	LOOK_MS = 500,       /* between looks at the own fitness */
+	COMMITTED_MS = 2000, /* between reads of the committed offsets */
+	ANSWER_MS = 3000,    /* for one question to the broker */
+	/* the same while leading: a transaction is nearly always under way, and the broker does
+	 * not say what is committed meanwhile; the next question may come between two */
+	LEADING_ANSWER_MS = 500,
 	STOP_MS = 3000,          /* for the publisher to stop within a revoke */
 	STOP_MIRROR_MS = 8000,   /* the same; Redis itself refuses a mirror that is late */
 	DENIED_SAY_MS = 60000,   /* between lines about the same right */
@@ -187,7 +190,8 @@ static void ask_committed(struct owner *o)
 	 * successor ends it.  An older P is safe to trim by and to be fit by; the publisher
 	 * reads it again, after init.  A leader compares, so needs what is really committed. */
 	int rc = kafka_committed(stable ? o->query : o->peek, o->p->config->source_topic, o->p->n,
-				 ANSWER_MS, o->committed, err, sizeof(err));
+				 leading ? LEADING_ANSWER_MS : ANSWER_MS, o->committed, err,
+				 sizeof(err));
 	if (rc) {
 		log_debug(NULL, "%s", err);
 		if (rc == KAFKA_DENIED_GROUP)

@@ -669,11 +669,19 @@ static int make_durable(struct publisher *pub)
 	return TXN_STOPPED;
 }
 
+static int begin(struct publisher *pub)
+{
+	rd_kafka_topic_partition_list_t *l = offsets(pub);
+	int v = txn_begin(&pub->txn, l, pub->group);
+
+	rd_kafka_topic_partition_list_destroy(l);
+	return v;
+}
+
 static int transact(struct publisher *pub)
 {
-	rd_kafka_topic_partition_list_t *l;
 	bool committed;
-	int v = txn_begin(&pub->txn);
+	int v = begin(pub);
 
 	if (v != TXN_OK)
 		return v;
@@ -683,9 +691,7 @@ static int transact(struct publisher *pub)
 	if (v == TXN_OK)
 		v = make_durable(pub);
 	FAULT_POINT("publish.durable");
-	l = offsets(pub);
-	v = txn_end(&pub->txn, v, l, pub->group, &committed);
-	rd_kafka_topic_partition_list_destroy(l);
+	v = txn_end(&pub->txn, v, &committed);
 	if (committed)
 		took_effect(pub);
 	FAULT_POINT("publish.effect");

@@ -4,13 +4,14 @@
  * The order of one transaction, and what a crash after each step leaves:
  *   1. read the journal from P in one view, copy it out, end the view
  *                                                    - nothing
- *   2. begin; produce the notifications              - an open transaction, which
+ *   2. begin; send_offsets (P', by, n) with the
+ *      generation                                    - an open transaction, which
  *                                                      the next init aborts
- *   3. make the view's commit durable                - so P <= A after a power cut
- *   4. send_offsets (P', by, n) with the generation  - still open, still aborted
+ *   3. produce the notifications                     - still open, still aborted
+ *   4. make the view's commit durable                - so P <= A after a power cut
  *   5. commit                                        - both or neither
  *   6. tell the tail, which trims the journal        - trims are repeated
- * After any unclear outcome of 4, 5 or an abort: a new producer, init, and P is
+ * After any unclear outcome of 2, 5 or an abort: a new producer, init, and P is
  * read again (design rule 6), because librdkafka repeats requests silently and
  * a late one is applied to the next transaction.
  *

@@ -223,16 +223,6 @@ void txn_close(struct txn *t)
 
 /* ---- one transaction ---- */
 
-enum txn_verdict txn_begin(struct txn *t)
-{
-	atomic_store(&t->counts.undelivered, 0);
-	rd_kafka_error_t *e = rd_kafka_begin_transaction(t->rk);
-
-	if (!e)
-		return TXN_OK;
-	return take_error(t, e, "begin") == TXN_FENCED ? TXN_FENCED : TXN_REOPEN;
-}
-
 /* The transaction has failed of a message before; 0: of none that is known yet. */
 static rd_kafka_resp_err_t failed_of(struct txn *t)
 {
@@ -378,22 +368,28 @@ static enum txn_verdict abort_because(struct txn *t, enum txn_verdict why)
 	return why;
 }
 
-enum txn_verdict txn_end(struct txn *t, enum txn_verdict so_far,
-			 const rd_kafka_topic_partition_list_t *offsets,
-			 const rd_kafka_consumer_group_metadata_t *group, bool *committed)
+enum txn_verdict txn_begin(struct txn *t, const rd_kafka_topic_partition_list_t *offsets,
+			   const rd_kafka_consumer_group_metadata_t *group)
 {
-	enum txn_verdict v = so_far;
+	atomic_store(&t->counts.undelivered, 0);
+	rd_kafka_error_t *e = rd_kafka_begin_transaction(t->rk);
+
+	if (e)
+		return take_error(t, e, "begin") == TXN_FENCED ? TXN_FENCED : TXN_REOPEN;
+	FAULT_POINT("txn.offsets");
+	enum txn_verdict v = send_offsets(t, offsets, group);
+	return v == TXN_OK ? v : abort_because(t, v);
+}
+
+enum txn_verdict txn_end(struct txn *t, enum txn_verdict so_far, bool *committed)
+{
 	bool unclear = false;
 
 	*committed = false;
-	if (v == TXN_OK) {
-		FAULT_POINT("txn.offsets");
-		v = send_offsets(t, offsets, group);
-	}
-	if (v != TXN_OK)
-		return abort_because(t, v);
+	if (so_far != TXN_OK)
+		return abort_because(t, so_far);
 	FAULT_POINT("txn.commit");
-	v = commit(t, &unclear);
+	enum txn_verdict v = commit(t, &unclear);
 	FAULT_POINT("txn.committed");
 	*committed = v == TXN_OK;
 	if (v != TXN_OK && !unclear)

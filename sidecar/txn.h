@@ -4,9 +4,9 @@
  *
  *   v = txn_open(&t, config, "topic", max_bytes);          // init_transactions
  *   while (v == TXN_OK) {
- *           v = txn_begin(&t);
+ *           v = txn_begin(&t, offsets, group);
  *           ... v = txn_produce(&t, ...) ...
- *           v = txn_end(&t, v, offsets, group, &committed);
+ *           v = txn_end(&t, v, &committed);
  *   }
  *   txn_close(&t);
  *
@@ -72,8 +72,14 @@ static inline bool txn_is_open(const struct txn *t) { return t->rk; }
 /** A second topic for the transactions of an open producer. */
 enum txn_verdict txn_open_also(struct txn *t, const char *topic);
 
-/** Only TXN_OK opens a transaction, which txn_end() has to end. */
-enum txn_verdict txn_begin(struct txn *t);
+/**
+ * Begin, and send the offsets as the member `group` describes.  Before anything else, for it
+ * is AddOffsetsToTxn that waits for the end of the transaction before no longer than it
+ * takes: librdkafka has AddPartitionsToTxn wait 20 ms at a time.  Only TXN_OK opens a transaction,
+ * which txn_end() has to end.
+ */
+enum txn_verdict txn_begin(struct txn *t, const rd_kafka_topic_partition_list_t *offsets,
+			   const rd_kafka_consumer_group_metadata_t *group);
 /** Copies key and value; takes `headers` over (NULL: none).  Waits while the queue is full. */
 enum txn_verdict txn_produce(struct txn *t, int32_t partition, const void *key, size_t key_len,
 			     const void *value, size_t value_len, rd_kafka_headers_t *headers);
@@ -83,13 +89,10 @@ enum txn_verdict txn_produce_also(struct txn *t, int32_t partition, const void *
 /** Send what was produced and wait for the answers, some time at most; what went wrong txn_end() tells. */
 enum txn_verdict txn_flush(struct txn *t);
 /**
- * End what txn_begin() began: with `so_far` == TXN_OK send the offsets as the
- * member `group` describes (generation >= 0) and commit, else abort.  *committed:
- * it has taken effect, which can be so with TXN_REOPEN, too.
+ * End what txn_begin() began: with `so_far` == TXN_OK commit, else abort.  *committed: it has
+ * taken effect, which can be so with TXN_REOPEN, too.
  */
-enum txn_verdict txn_end(struct txn *t, enum txn_verdict so_far,
-			 const rd_kafka_topic_partition_list_t *offsets,
-			 const rd_kafka_consumer_group_metadata_t *group, bool *committed);
+enum txn_verdict txn_end(struct txn *t, enum txn_verdict so_far, bool *committed);
 
 /** After TXN_DENIED: the right that is missing, for a person; false: one of who reads and follows. */
 bool txn_missing_right(const struct txn *t, const char *target, const char *also, const char *id,
