@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,7 +14,8 @@ enum {
 	API_TXN_OFFSET_COMMIT = 28,
 	API_END_TXN = 26,
 	CLOSE_BUDGET_MS = 10000,
-	ENDING_BUDGET_MS = 2000
+	ENDING_BUDGET_MS = 2000,
+	OVERSLEEP_NS = 1000000,
 };
 
 int64_t kafka_now_ms(void)
@@ -274,6 +276,28 @@ static void on_delivered(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaq
 		atomic_compare_exchange_strong(&h->counts->undelivered, &none, m->err);
 }
 
+/*
+ * Before 2.4 librdkafka's main thread sleeps whole milliseconds and then spins until its next
+ * timer is due: nearly a millisecond each second for every client.  Threads inherit by how
+ * much a sleep may end late, and a sleep that ends so late leaves nothing to spin for.  Only
+ * for clients of whose timers nobody waits for one.
+ */
+static rd_kafka_t *new_client(enum kafka_role role, rd_kafka_conf_t *conf, char *err,
+			      size_t err_len)
+{
+	int slack = prctl(PR_GET_TIMERSLACK);
+	bool patient = slack > 0 && (role == KAFKA_QUERY || role == KAFKA_PEEK ||
+				     role == KAFKA_OWNER || role == KAFKA_TAIL);
+
+	if (patient)
+		prctl(PR_SET_TIMERSLACK, OVERSLEEP_NS);
+	rd_kafka_t *rk = rd_kafka_new(role == KAFKA_PUBLISH ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER,
+				      conf, err, err_len);
+	if (patient)
+		prctl(PR_SET_TIMERSLACK, slack);
+	return rk;
+}
+
 rd_kafka_t *kafka_new(const struct config *c, enum kafka_role role, const struct kafka_hooks *h,
 		      char *err, size_t err_len)
 {
@@ -296,7 +320,7 @@ rd_kafka_t *kafka_new(const struct config *c, enum kafka_role role, const struct
 		rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
 	if (producer)
 		rd_kafka_conf_set_dr_msg_cb(conf, on_delivered);
-	rk = rd_kafka_new(producer ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER, conf, err, err_len);
+	rk = new_client(role, conf, err, err_len);
 	if (rk)
 		conf = NULL; /* taken over */
 	if (rk && !producer)

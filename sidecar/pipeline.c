@@ -31,6 +31,7 @@ int pipeline_init(struct pipeline *p, const struct config *c, int n)
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->wake, &monotonic);
+	pthread_cond_init(&p->ended, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	pipeline_role(p, "starting");
 	return 0;
@@ -42,6 +43,7 @@ void pipeline_free(struct pipeline *p)
 		return;
 	pthread_mutex_destroy(&p->lock);
 	pthread_cond_destroy(&p->wake);
+	pthread_cond_destroy(&p->ended);
 	free(p->part);
 	free(p->gone);
 	p->part = NULL;
@@ -65,6 +67,9 @@ void pipeline_end(struct pipeline *p, enum outcome o, const char *id, const char
 			log_error(id, "%s", text);
 	}
 	pipeline_wake(p);
+	pthread_mutex_lock(&p->lock);
+	pthread_cond_broadcast(&p->ended);
+	pthread_mutex_unlock(&p->lock);
 }
 
 void pipeline_offsets_lost(struct pipeline *p, int part)
@@ -176,22 +181,40 @@ void pipeline_role(struct pipeline *p, const char *text)
 	pthread_mutex_unlock(&p->lock);
 }
 
+static struct timespec in_ms(int64_t ms)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += ms / 1000;
+	t.tv_nsec += ms % 1000 * 1000000;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000;
+	}
+	return t;
+}
+
 void pipeline_wait(struct pipeline *p, uint64_t *seen, int64_t ms)
 {
-	struct timespec until;
+	struct timespec until = in_ms(ms);
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += ms / 1000;
-	until.tv_nsec += ms % 1000 * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&p->lock);
 	while (p->commits == *seen && !pipeline_stopping(p))
 		if (pthread_cond_timedwait(&p->wake, &p->lock, &until))
 			break;
 	*seen = p->commits;
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_wait_end(struct pipeline *p, int64_t ms)
+{
+	struct timespec until = in_ms(ms);
+
+	pthread_mutex_lock(&p->lock);
+	while (!pipeline_stopping(p))
+		if (pthread_cond_timedwait(&p->ended, &p->lock, &until))
+			break;
 	pthread_mutex_unlock(&p->lock);
 }
 

@@ -64,6 +64,7 @@ struct pipeline {
 
 	pthread_mutex_t lock;
 	pthread_cond_t wake;   /* with `lock`: something was applied, or the pipeline stops */
+	pthread_cond_t ended;  /* with `lock`: the pipeline stops */
 	struct standing *part; /* [n], with `lock` */
 	struct gone *gone;     /* [n], with `lock`: frontier tells, publish reads */
 	atomic_uint forgotten; /* how often that became void: another session publishes */
@@ -126,6 +127,8 @@ static inline long long pipeline_departures(struct pipeline *p)
 
 /** Wait until a batch was applied after *seen, or `ms` passed; updates *seen. */
 void pipeline_wait(struct pipeline *p, uint64_t *seen, int64_t ms);
+/** Wait until the pipeline stops, or `ms` passed. */
+void pipeline_wait_end(struct pipeline *p, int64_t ms);
 /** Wake everyone who waits. */
 void pipeline_wake(struct pipeline *p);
 

@@ -32,6 +32,7 @@ enum {
 	ANSWER_MS = 5000,  /* for one question to the broker */
 	EMBEDDED_MS = 100, /* the same to an embedded broker, which answers at once or never */
 	RETRY_MS = 1000,
+	SUPERVISE_MS = 100,
 	SAY_MS = 10000, /* between lines about the same trouble */
 	AUTH_GRACE_MS = 10000,
 	WATCH_MS = 10000,     /* between looks at the topic while running */
@@ -796,7 +797,7 @@ static void supervise(struct run *r, struct tail *t)
 			pipeline_end(&r->p, OUTCOME_DONE, NULL, "stopping");
 			break;
 		}
-		usleep(50000);
+		pipeline_wait_end(&r->p, SUPERVISE_MS);
 		take_request(r, t);
 		answer_requests(r);
 		tell_status(r);
