@@ -23,6 +23,9 @@
 #include "versions.h"
 
 #include <errno.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -546,6 +549,14 @@ static int open_all(struct fill *f, const struct position *published)
 	return 0;
 }
 
+/* A fill takes several times what follows, in arenas that the C library keeps. */
+static void give_back_memory(void)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
+}
+
 int fill_run(const struct config *c, struct state *st, int n, const struct position *published,
 	     struct state_partition *rows, const atomic_bool *stop, const char **id, char *err,
 	     size_t err_len)
@@ -565,5 +576,6 @@ int fill_run(const struct config *c, struct state *st, int n, const struct posit
 	sort_close(f.sort);
 	versions_close(f.versions);
 	free_arrays(&f);
+	give_back_memory();
 	return rc;
 }

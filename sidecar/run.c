@@ -19,9 +19,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -492,14 +489,6 @@ static bool begin_without_fill(struct run *r)
 	return rc ? end(r, EXIT_NOT_READY, "SN-STATE-IO", state_strerror(rc)) : true;
 }
 
-/* A fill takes several times what follows, in arenas that the C library keeps. */
-static void give_back_memory(void)
-{
-#ifdef __GLIBC__
-	malloc_trim(0);
-#endif
-}
-
 static bool fill(struct run *r)
 {
 	const struct state_identity who = identity(r);
@@ -532,7 +521,6 @@ static bool fill(struct run *r)
 		return end(r, EXIT_NOT_READY, "SN-STATE-IO", err);
 	FAULT_POINT("run.current");
 	r->filled = true;
-	give_back_memory();
 	state_dir_sweep(r->dir);
 	return true;
 }
