@@ -11,20 +11,20 @@
  *   5. Where asked for: wait until the table has got as far as
  *      the records want it, join.wait.ms at most.               The same.
  *   6. A state of the table is held, newer than all of that.    The same.
- *   7. begin; look up and produce, record by record.  Where the
- *      state outlives the lease, a newer one is taken: each
- *      result names the state that it is from.                  An open transaction,
+ *   7. begin; send_offsets with the generation of 1.            An open transaction,
  *                                                               which 2 of the next start
  *                                                               or its timeout aborts.
- *   8. send_offsets with the generation of 1.                   Still open, aborted.
+ *   8. Look up and produce, record by record.  Where the
+ *      state outlives the lease, a newer one is taken: each
+ *      result names the state that it is from.                  Still open, aborted.
  *   9. commit.                                                  Results and offsets, or
  *                                                               neither.
  *
  * Rebalances come out of step 4 alone, so no transaction is open in one: the
  * batch is dropped, the revoke acknowledged.  A transaction that is slow, or
  * a process that was stopped, may outlive the membership; then
- *   - step 8 is refused (generation), and the transaction aborted; or
- *   - step 8 came in time, and 9 is still allowed: the new owner waits for its
+ *   - step 7 is refused (generation), and the transaction aborted; or
+ *   - step 7 came in time, and 9 is still allowed: the new owner waits for its
  *     end in 3, because the offsets are not stable before.
  * Two fences, then: the generation for each commit, and the transactional id for
  * what a dead instance left open.  The id is the instance's, kept over restarts:

@@ -86,7 +86,8 @@ enum txn_verdict txn_produce(struct txn *t, int32_t partition, const void *key, 
 /** The same to the second topic. */
 enum txn_verdict txn_produce_also(struct txn *t, int32_t partition, const void *key, size_t key_len,
 				  const void *value, size_t value_len, rd_kafka_headers_t *headers);
-/** Send what was produced and wait for the answers, some time at most; what went wrong txn_end() tells. */
+/** Send what was produced and wait for the answers, some time at most; txn_end() tells what went
+ * wrong. */
 enum txn_verdict txn_flush(struct txn *t);
 /**
  * End what txn_begin() began: with `so_far` == TXN_OK commit, else abort.  *committed: it has
