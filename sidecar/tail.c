@@ -19,7 +19,8 @@
 
 enum {
 	IDLE_MS = 1000,       /* heartbeat and trims of an idle tail */
-	POLL_MS = 100,        /* how long one wait for records may last */
+	POLL_MS = 100,        /* between looks at what others do */
+	TAKE_MS = 250,        /* how long one wait for records may last: an end waits for it */
 	TOMBSTONES_SHARE = 4, /* one part in so many of notifications.compacted.max.bytes */
 	TRIM_MAX = 20000,     /* journal entries deleted in one transaction, per partition */
 	ROUND_SAY_MS = 10000,
@@ -723,7 +724,7 @@ static bool gather(struct tail *t)
 
 	for (;;) {
 		size_t before = b->n;
-		rc = intake_take(t->in, b->n ? 0 : POLL_MS, max, &t->ev, t->err, sizeof(t->err));
+		rc = intake_take(t->in, b->n ? 0 : TAKE_MS, max, &t->ev, t->err, sizeof(t->err));
 		if (rc) {
 			intake_failed(t, rc);
 			return !pipeline_stopping(t->p);
