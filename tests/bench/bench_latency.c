@@ -58,6 +58,20 @@ static void *read_all(void *unused)
 	return NULL;
 }
 
+/* Of a topic that has just been made, too: its leader may not be known yet. */
+static int64_t end_of(const char *topic, int p)
+{
+	int64_t low, high, until = now_ns() + CALL_MS * INT64_C(1000000);
+	rd_kafka_resp_err_t e;
+
+	do
+		e = rd_kafka_query_watermark_offsets(consumer, topic, p, &low, &high, CALL_MS);
+	while (e && now_ns() < until);
+	if (e)
+		die("no end of %s: %s", topic, rd_kafka_err2str(e));
+	return high;
+}
+
 /* From the present end on, and not before the client is there. */
 static void open_consumer(const char *brokers, const char *topic)
 {
@@ -70,12 +84,8 @@ static void open_consumer(const char *brokers, const char *topic)
 	if (rd_kafka_metadata(consumer, 0, t, &md, CALL_MS) || md->topic_cnt != 1)
 		die("no metadata of %s", topic);
 	l = rd_kafka_topic_partition_list_new(md->topics[0].partition_cnt);
-	for (int p = 0; p < md->topics[0].partition_cnt; p++) {
-		int64_t low, high;
-		if (rd_kafka_query_watermark_offsets(consumer, topic, p, &low, &high, CALL_MS))
-			die("no end of %s", topic);
-		rd_kafka_topic_partition_list_add(l, topic, p)->offset = high;
-	}
+	for (int p = 0; p < md->topics[0].partition_cnt; p++)
+		rd_kafka_topic_partition_list_add(l, topic, p)->offset = end_of(topic, p);
 	rd_kafka_metadata_destroy(md);
 	rd_kafka_topic_destroy(t);
 	rd_kafka_assign(consumer, l);
