@@ -1,6 +1,7 @@
 #include "page.h"
 
 #include "bytes.h"
+#include "memory.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -17,6 +18,7 @@ enum {
 	HEAD_BYTES = 16,
 	FIRST_PAGE = 2, /* those below are meta pages */
 	META_TRIES = 100,
+	AHEAD = 32, /* pages that a walk asks for at once */
 
 	/* in a page */
 	PAGE_FLAGS = 10,
@@ -97,9 +99,17 @@ static int read_sizes(struct pages *f)
 	return f->map_bytes < FIRST_PAGE * f->page_bytes ? -EBADMSG : 0;
 }
 
+/* Only a wish: whatever comes of it, what is read is the same. */
+static void read_one_by_one_if_short(struct pages *f)
+{
+	if (memory_is_short(f->memory, atomic_load(&f->file_bytes)) &&
+	    !atomic_exchange(&f->one_by_one, true))
+		madvise((void *)f->map, f->map_bytes, MADV_RANDOM);
+}
+
 int pages_open(struct pages *f, int fd)
 {
-	*f = (struct pages){ .fd = fd };
+	*f = (struct pages){ .fd = fd, .memory = memory_bytes("") };
 	int rc = read_sizes(f);
 	if (!rc) {
 		void *map = mmap(NULL, f->map_bytes, PROT_READ, MAP_SHARED, fd, 0);
@@ -110,6 +120,8 @@ int pages_open(struct pages *f, int fd)
 	}
 	if (rc)
 		pages_close(f);
+	else
+		read_one_by_one_if_short(f);
 	return rc;
 }
 
@@ -130,6 +142,7 @@ static OUT_OF_LINE bool reaches_now(struct pages *f, uint64_t bytes)
 	if (bytes > f->map_bytes || fstat(f->fd, &st))
 		return false;
 	atomic_store_explicit(&f->file_bytes, (uint64_t)st.st_size, memory_order_relaxed);
+	read_one_by_one_if_short(f);
 	return bytes <= (uint64_t)st.st_size;
 }
 
@@ -359,6 +372,39 @@ static inline int child(const struct pages *f, const struct level *l, uint64_t *
 	return 0;
 }
 
+static void ask_for(const struct pages *f, uint64_t first, uint64_t n)
+{
+	if (n)
+		madvise((void *)(f->map + first * f->page_bytes), n * f->page_bytes, MADV_WILLNEED);
+}
+
+/* Where pages are read one by one: ask for those that a walk comes to next, run by run. */
+static void ask_ahead(struct walk *w, const struct level *l)
+{
+	struct level next = *l;
+	uint64_t first = 0, n = 0, number;
+	if (l->i % AHEAD || !atomic_load_explicit(&w->f->one_by_one, memory_order_relaxed))
+		return;
+	for (; next.i < l->n && next.i < l->i + AHEAD; next.i++) {
+		if (child(w->f, &next, &number) || number > w->c.last_page)
+			break;
+		if (n && number == first + n) {
+			n++;
+			continue;
+		}
+		ask_for(w->f, first, n);
+		first = number;
+		n = 1;
+	}
+	ask_for(w->f, first, n);
+}
+
+static int step(struct walk *w, struct level *l, uint64_t *number)
+{
+	ask_ahead(w, l);
+	return child(w->f, l, number);
+}
+
 /* From page `number` down to the first entry that is not below `key`, or past a leaf's last. */
 static int descend(struct walk *w, uint64_t number, struct span key)
 {
@@ -368,7 +414,7 @@ static int descend(struct walk *w, uint64_t number, struct span key)
 		int rc = look(w->f, &w->c, number, &wanted, l, &leaf);
 		if (rc || leaf)
 			return rc;
-		rc = child(w->f, l, &number);
+		rc = step(w, l, &number);
 		if (rc)
 			return rc;
 	}
@@ -384,7 +430,7 @@ static int next_leaf(struct walk *w)
 		struct level *l = &w->at[w->depth - 1];
 		if (++l->i >= l->n)
 			continue;
-		int rc = child(w->f, l, &number);
+		int rc = step(w, l, &number);
 		return rc ? rc : descend(w, number, lowest);
 	}
 	return -ENOENT;

@@ -39,6 +39,8 @@ struct pages {
 	const uint8_t *map;
 	size_t map_bytes, page_bytes;
 	_Atomic uint64_t file_bytes; /* of the map, what was there when last asked */
+	uint64_t memory;             /* see memory_bytes() */
+	atomic_bool one_by_one;      /* the file does not fit: pages are read without others */
 };
 
 struct span {

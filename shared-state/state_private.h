@@ -20,7 +20,9 @@ struct state {
 	MDB_dbi waiting, superseded;    /* valid while `has_waiting`: see waiting.c */
 	MDB_dbi tombstones, forgetting; /* likewise */
 	size_t page_bytes;
-	struct lease lease; /* none while filling: nobody reads it yet */
+	uint64_t memory;        /* see memory_bytes() */
+	atomic_bool one_by_one; /* the file does not fit: pages are read without others */
+	struct lease lease;     /* none while filling: nobody reads it yet */
 	int64_t lease_ms;
 	char uuid[UUID_TEXT_BYTES];
 	char boot_id[UUID_TEXT_BYTES]; /* of the running kernel */
@@ -95,7 +97,10 @@ int state_reserve(struct state *st, size_t len);
 int state_write_failed(struct state *st, int rc);
 
 /** After a commit: see batch.c. */
-void state_lengthen_file(const struct state *st);
+void state_lengthen_file(struct state *st);
+
+/** Have the kernel read pages without those around them, if by now the file does not fit. */
+void state_advise(struct state *st);
 
 /** Raise *a to `n` if it is lower. */
 static inline void atomic_raise(_Atomic uint64_t *a, uint64_t n)

@@ -168,6 +168,7 @@ static void test_every_key_is_found_and_walked_as_lmdb_wrote_it(void **state)
 		assert_int_equal(tree_open(&t, &f, &c, "records"), 0);
 		assert_int_equal(t.entries, there);
 		assert_int_equal(t.pages * f.page_bytes, s.records_bytes);
+		atomic_store(&f.one_by_one, round % 2);
 		check_finds(&f, &c, &t);
 		check_walk(&f, &c, &t, (struct span){ NULL, 0 }, 0);
 		int i = rand() % KEYS;
@@ -312,6 +313,7 @@ static void test_no_bytes_in_the_file_lead_outside_of_it(void **state)
 		if (generation_check(fd)) {
 			close(fd);
 		} else if (pages_open(&f, fd) == 0) { /* which has taken fd over */
+			atomic_store(&f.one_by_one, round % 2);
 			read_everything(&f);
 			pages_close(&f);
 			read++;
