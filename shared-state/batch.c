@@ -157,7 +157,7 @@ int state_begin(struct state *st, struct state_txn **out)
  * reader that was stopped for longer than a lease may follow what was a page
  * once to some bytes behind the last one, where there must be something to read.
  */
-void state_lengthen_file(struct state *st)
+void state_lengthen_file(const struct state *st)
 {
 	MDB_envinfo info;
 	struct stat s;
@@ -165,9 +165,8 @@ void state_lengthen_file(struct state *st)
 	if (mdb_env_info(st->env, &info) || mdb_env_get_fd(st->env, &fd) || fstat(fd, &s))
 		return;
 	off_t wanted = (off_t)((info.me_last_pgno + 1) * st->page_bytes);
-	/* if that fails, state_open() tells the difference, at the cost of a full read */
-	if (s.st_size < wanted + MARGIN_BYTES && !ftruncate(fd, wanted + 4 * MARGIN_BYTES))
-		state_advise(st);
+	if (s.st_size < wanted + MARGIN_BYTES && ftruncate(fd, wanted + 4 * MARGIN_BYTES))
+		return; /* state_open() tells the difference, at the cost of a full read */
 }
 
 /*

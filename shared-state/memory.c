@@ -7,12 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
+static uint64_t lower(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
 /* "max", and where there is no such file, is no limit. */
 static uint64_t read_limit(const char *group, const char *file)
 {
 	char path[PATH_MAX];
 	uint64_t limit = UINT64_MAX;
-	if (snprintf(path, sizeof(path), "%s/%s", group, file) >= (int)sizeof(path))
+	if (!file || snprintf(path, sizeof(path), "%s/%s", group, file) >= (int)sizeof(path))
 		return limit;
 	FILE *f = fopen(path, "re");
 	if (!f)
@@ -23,8 +25,8 @@ static uint64_t read_limit(const char *group, const char *file)
 	return limit;
 }
 
-/* Of the group `path` below `mount` and all above it. */
-static uint64_t lowest_limit(const char *mount, const char *path, const char *file)
+/* Files `a` and, if not NULL, `b` of the group `path` below `mount` and of all above it. */
+static uint64_t lowest_limit(const char *mount, const char *path, const char *a, const char *b)
 {
 	char group[PATH_MAX];
 	uint64_t lowest = UINT64_MAX;
@@ -34,8 +36,7 @@ static uint64_t lowest_limit(const char *mount, const char *path, const char *fi
 		if (group[end] && group[end] != '/')
 			continue;
 		group[end] = 0;
-		uint64_t limit = read_limit(group, file);
-		lowest = limit < lowest ? limit : lowest;
+		lowest = lower(lowest, lower(read_limit(group, a), read_limit(group, b)));
 	}
 	return lowest;
 }
@@ -53,7 +54,8 @@ static uint64_t limit_of_line(char *line, const char *root)
 	if (!second && !strstr(controllers, "memory"))
 		return UINT64_MAX;
 	snprintf(mount, sizeof(mount), "%s/sys/fs/cgroup%s", root, second ? "" : "/memory");
-	return lowest_limit(mount, path, second ? "memory.max" : "memory.limit_in_bytes");
+	return second ? lowest_limit(mount, path, "memory.max", "memory.high")
+		      : lowest_limit(mount, path, "memory.limit_in_bytes", NULL);
 }
 
 static uint64_t group_limit(const char *root)
@@ -65,10 +67,8 @@ static uint64_t group_limit(const char *root)
 	FILE *f = fopen(path, "re");
 	if (!f)
 		return lowest;
-	while (getline(&line, &size, f) > 0) {
-		uint64_t limit = limit_of_line(line, root);
-		lowest = limit < lowest ? limit : lowest;
-	}
+	while (getline(&line, &size, f) > 0)
+		lowest = lower(lowest, limit_of_line(line, root));
 	free(line);
 	fclose(f);
 	return lowest;
@@ -78,6 +78,5 @@ uint64_t memory_bytes(const char *root)
 {
 	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
 	uint64_t machine = pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : UINT64_MAX;
-	uint64_t group = group_limit(root);
-	return group < machine ? group : machine;
+	return lower(machine, group_limit(root));
 }

@@ -1,12 +1,7 @@
 /*
- * memory.h - whether a file fits in memory, for what the kernel is told of its map.
+ * memory.h - whether a file fits in memory.
  *
- * A page of a map that is not in memory is read with those around it: 128 KiB
- * as Linux comes, 4 or 8 MiB where a distribution or a cloud tuned it.  That
- * warms up what fits.  Where it does not fit, it throws out pages that are used
- * for neighbours that are not.
- *
- * Threads: pure questions.
+ * Threads: may be called at any time.  It reads files: not for every batch.
  */
 #ifndef MEMORY_H
 #define MEMORY_H
@@ -21,7 +16,7 @@
  */
 uint64_t memory_bytes(const char *root);
 
-/** Whether a map of such a file should be read page by page: half of `memory` is for the rest. */
+/** Whether a file will not be in memory as a whole: half of `memory` is for the rest. */
 static inline bool memory_is_short(uint64_t memory, uint64_t file_bytes)
 {
 	return file_bytes > memory / 2;

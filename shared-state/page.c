@@ -1,7 +1,6 @@
 #include "page.h"
 
 #include "bytes.h"
-#include "memory.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -18,7 +17,6 @@ enum {
 	HEAD_BYTES = 16,
 	FIRST_PAGE = 2, /* those below are meta pages */
 	META_TRIES = 100,
-	AHEAD = 32, /* pages that a walk asks for at once */
 
 	/* in a page */
 	PAGE_FLAGS = 10,
@@ -36,6 +34,7 @@ enum {
 
 	/* in a tree */
 	TREE_FLAGS = 4,
+	TREE_LEVELS = 6,
 	TREE_PAGES = 8,
 	TREE_ENTRIES = 32,
 	TREE_ROOT = 40,
@@ -99,17 +98,9 @@ static int read_sizes(struct pages *f)
 	return f->map_bytes < FIRST_PAGE * f->page_bytes ? -EBADMSG : 0;
 }
 
-/* Only a wish: whatever comes of it, what is read is the same. */
-static void read_one_by_one_if_short(struct pages *f)
-{
-	if (memory_is_short(f->memory, atomic_load(&f->file_bytes)) &&
-	    !atomic_exchange(&f->one_by_one, true))
-		madvise((void *)f->map, f->map_bytes, MADV_RANDOM);
-}
-
 int pages_open(struct pages *f, int fd)
 {
-	*f = (struct pages){ .fd = fd, .memory = memory_bytes("") };
+	*f = (struct pages){ .fd = fd };
 	int rc = read_sizes(f);
 	if (!rc) {
 		void *map = mmap(NULL, f->map_bytes, PROT_READ, MAP_SHARED, fd, 0);
@@ -120,8 +111,6 @@ int pages_open(struct pages *f, int fd)
 	}
 	if (rc)
 		pages_close(f);
-	else
-		read_one_by_one_if_short(f);
 	return rc;
 }
 
@@ -142,7 +131,6 @@ static OUT_OF_LINE bool reaches_now(struct pages *f, uint64_t bytes)
 	if (bytes > f->map_bytes || fstat(f->fd, &st))
 		return false;
 	atomic_store_explicit(&f->file_bytes, (uint64_t)st.st_size, memory_order_relaxed);
-	read_one_by_one_if_short(f);
 	return bytes <= (uint64_t)st.st_size;
 }
 
@@ -164,6 +152,7 @@ uint64_t pages_last_txnid(const struct pages *f)
 static struct tree load_tree(const uint8_t *p)
 {
 	return (struct tree){ .root = load64(p + TREE_ROOT),
+			      .depth = load16(p + TREE_LEVELS),
 			      .entries = load64(p + TREE_ENTRIES),
 			      .pages = load64(p + TREE_PAGES) + load64(p + TREE_PAGES + 8) +
 				       load64(p + TREE_PAGES + 16) };
@@ -372,39 +361,6 @@ static inline int child(const struct pages *f, const struct level *l, uint64_t *
 	return 0;
 }
 
-static void ask_for(const struct pages *f, uint64_t first, uint64_t n)
-{
-	if (n)
-		madvise((void *)(f->map + first * f->page_bytes), n * f->page_bytes, MADV_WILLNEED);
-}
-
-/* Where pages are read one by one: ask for those that a walk comes to next, run by run. */
-static void ask_ahead(struct walk *w, const struct level *l)
-{
-	struct level next = *l;
-	uint64_t first = 0, n = 0, number;
-	if (l->i % AHEAD || !atomic_load_explicit(&w->f->one_by_one, memory_order_relaxed))
-		return;
-	for (; next.i < l->n && next.i < l->i + AHEAD; next.i++) {
-		if (child(w->f, &next, &number) || number > w->c.last_page)
-			break;
-		if (n && number == first + n) {
-			n++;
-			continue;
-		}
-		ask_for(w->f, first, n);
-		first = number;
-		n = 1;
-	}
-	ask_for(w->f, first, n);
-}
-
-static int step(struct walk *w, struct level *l, uint64_t *number)
-{
-	ask_ahead(w, l);
-	return child(w->f, l, number);
-}
-
 /* From page `number` down to the first entry that is not below `key`, or past a leaf's last. */
 static int descend(struct walk *w, uint64_t number, struct span key)
 {
@@ -414,7 +370,7 @@ static int descend(struct walk *w, uint64_t number, struct span key)
 		int rc = look(w->f, &w->c, number, &wanted, l, &leaf);
 		if (rc || leaf)
 			return rc;
-		rc = step(w, l, &number);
+		rc = child(w->f, l, &number);
 		if (rc)
 			return rc;
 	}
@@ -430,7 +386,7 @@ static int next_leaf(struct walk *w)
 		struct level *l = &w->at[w->depth - 1];
 		if (++l->i >= l->n)
 			continue;
-		int rc = step(w, l, &number);
+		int rc = child(w->f, l, &number);
 		return rc ? rc : descend(w, number, lowest);
 	}
 	return -ENOENT;
@@ -533,6 +489,23 @@ int tree_find(struct pages *f, const struct commit *c, const struct tree *t, str
 	struct node n;
 	int rc = find_node(f, c, t, key, &n);
 	return rc ? rc : value_of(f, c, &n, value);
+}
+
+int tree_leaf(struct pages *f, const struct commit *c, const struct tree *t, struct span key,
+	      uint64_t *number)
+{
+	struct wanted wanted = want(key);
+	struct level l;
+	bool leaf;
+	*number = t->root;
+	for (unsigned depth = 1; depth < t->depth; depth++) {
+		int rc = look(f, c, *number, &wanted, &l, &leaf);
+		if (!rc)
+			rc = leaf ? -EBADMSG : child(f, &l, number);
+		if (rc)
+			return rc;
+	}
+	return *number == NO_PAGE ? -ENOENT : *number > c->last_page ? -EBADMSG : 0;
 }
 
 int tree_open(struct tree *t, struct pages *f, const struct commit *c, const char *name)

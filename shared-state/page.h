@@ -39,8 +39,6 @@ struct pages {
 	const uint8_t *map;
 	size_t map_bytes, page_bytes;
 	_Atomic uint64_t file_bytes; /* of the map, what was there when last asked */
-	uint64_t memory;             /* see memory_bytes() */
-	atomic_bool one_by_one;      /* the file does not fit: pages are read without others */
 };
 
 struct span {
@@ -50,6 +48,7 @@ struct span {
 
 struct tree {
 	uint64_t root, entries, pages;
+	unsigned depth; /* pages from the root to an entry; 0: empty */
 };
 
 /* What one meta page says. */
@@ -73,6 +72,9 @@ int tree_open(struct tree *t, struct pages *f, const struct commit *c, const cha
 /** The value of a key. */
 int tree_find(struct pages *f, const struct commit *c, const struct tree *t, struct span key,
 	      struct span *value);
+/** The page in which a key's entry is, or would be, without a look at that page. */
+int tree_leaf(struct pages *f, const struct commit *c, const struct tree *t, struct span key,
+	      uint64_t *number);
 
 /* The way from the root to an entry. */
 enum { TREE_DEPTH_MAX = 32 };

@@ -4,7 +4,6 @@
  */
 #include "state_private.h"
 
-#include "bytes.h"
 #include "codes.h"
 #include "fault.h"
 #include "memory.h"
@@ -15,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -159,6 +157,7 @@ static struct state *new_state(struct state_dir *d, const struct state_identity 
 	pthread_mutex_init(&st->syncing, NULL); /* never fails for a plain one */
 	st->lease_ms = o->lease_ms;
 	st->memory = memory_bytes("");
+	st->ahead.fd = -1;
 	st->wants_waiting = o->waiting;
 	st->cluster_id = strdup(who->cluster_id);
 	boot_id(st->boot_id);
@@ -184,6 +183,7 @@ void state_close(struct state *st)
 		mdb_env_close(st->env);
 	if (st->filling)
 		st->dir->filling = -1;
+	pages_close(&st->ahead);
 	pthread_mutex_destroy(&st->syncing);
 	free(st->cluster_id);
 	free(st->buf);
@@ -242,31 +242,6 @@ int64_t state_inode(const struct state *st)
 	struct stat s;
 	int fd;
 	return mdb_env_get_fd(st->env, &fd) || fstat(fd, &s) ? 0 : (int64_t)s.st_ino;
-}
-
-/* LMDB does not tell where its map is; but a page begins with its number. */
-static void *map_begin(const struct state *st, const void *in_page)
-{
-	const uint8_t *page = (const uint8_t *)in_page - (uintptr_t)in_page % st->page_bytes;
-	return (void *)(page - get_le64(page) * st->page_bytes);
-}
-
-void state_advise(struct state *st)
-{
-	MDB_val k = { .mv_size = strlen(META_FORMAT), .mv_data = (void *)META_FORMAT }, v;
-	MDB_envinfo info;
-	MDB_txn *t;
-	struct stat s;
-	int fd;
-	if (atomic_load(&st->one_by_one) || mdb_env_get_fd(st->env, &fd) || fstat(fd, &s) ||
-	    !memory_is_short(st->memory, (uint64_t)s.st_size))
-		return;
-	if (mdb_env_info(st->env, &info) || mdb_txn_begin(st->env, NULL, MDB_RDONLY, &t))
-		return;
-	if (!mdb_get(t, st->meta, &k, &v) &&
-	    !madvise(map_begin(st, v.mv_data), info.me_mapsize, MADV_RANDOM))
-		atomic_store(&st->one_by_one, true);
-	mdb_txn_abort(t);
 }
 
 /*
@@ -412,8 +387,6 @@ static int open_current(struct state *st, const struct state_identity *who, char
 		rc = settle(st, path, err, err_len);
 	st->lease.lease_ms = st->lease_ms;
 	st->waits = true;
-	if (!rc)
-		state_advise(st);
 	FAULT_POINT("state.opened");
 out:
 	free(path);

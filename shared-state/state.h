@@ -147,6 +147,13 @@ int state_commit(struct state_txn *t);
 void state_abort(struct state_txn *t); /* NULL is allowed */
 
 /**
+ * Whether the file does not fit in memory, so that it is worth while to tell beforehand, key by
+ * key and best in their order, what will be got: the disk reads all of it at once.  Only a wish.
+ */
+bool state_expects(struct state_txn *t);
+void state_expect(struct state_txn *t, const void *skey, size_t skey_len);
+
+/**
  * The stored record of a key, not decoded.  Valid until the next put or del.
  * 0 or -ENOENT.  Calls in ascending key order are the fast path.
  */

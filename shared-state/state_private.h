@@ -4,6 +4,7 @@
 
 #include "generation.h"
 #include "lease.h"
+#include "page.h"
 #include "state.h"
 
 #include <lmdb.h>
@@ -20,9 +21,9 @@ struct state {
 	MDB_dbi waiting, superseded;    /* valid while `has_waiting`: see waiting.c */
 	MDB_dbi tombstones, forgetting; /* likewise */
 	size_t page_bytes;
-	uint64_t memory;        /* see memory_bytes() */
-	atomic_bool one_by_one; /* the file does not fit: pages are read without others */
-	struct lease lease;     /* none while filling: nobody reads it yet */
+	uint64_t memory;    /* see memory_bytes() */
+	struct pages ahead; /* opened once the file does not fit: see ahead.c */
+	struct lease lease; /* none while filling: nobody reads it yet */
 	int64_t lease_ms;
 	char uuid[UUID_TEXT_BYTES];
 	char boot_id[UUID_TEXT_BYTES]; /* of the running kernel */
@@ -55,7 +56,10 @@ struct state_txn {
 	MDB_cursor *records, *journal;
 	MDB_cursor *waiting, *superseded; /* NULL until used */
 	MDB_cursor *tombstones, *forgetting;
-	bool made_waiting; /* its databases come with this commit */
+	bool made_waiting;    /* its databases come with this commit */
+	struct commit before; /* the one before, and its records: see ahead.c */
+	struct tree before_records;
+	uint64_t asked; /* the last page that was asked for */
 	/* the key that `records` stands on, so that a put or del need not search again */
 	bool found;
 	size_t skey_len;
@@ -97,10 +101,7 @@ int state_reserve(struct state *st, size_t len);
 int state_write_failed(struct state *st, int rc);
 
 /** After a commit: see batch.c. */
-void state_lengthen_file(struct state *st);
-
-/** Have the kernel read pages without those around them, if by now the file does not fit. */
-void state_advise(struct state *st);
+void state_lengthen_file(const struct state *st);
 
 /** Raise *a to `n` if it is lower. */
 static inline void atomic_raise(_Atomic uint64_t *a, uint64_t n)

@@ -305,6 +305,16 @@ static int journal_all(struct sweep *s)
 	return rc;
 }
 
+static void expect_all(const struct sweep *s, const uint32_t *order)
+{
+	if (!state_expects(s->t))
+		return;
+	for (size_t i = 0; i < s->b->n; i++) {
+		const struct batch_record *r = &s->b->v[order[i]];
+		state_expect(s->t, r->skey, r->skey_len);
+	}
+}
+
 int apply_batch(struct state_txn *t, struct batch *b, const struct apply_options *o,
 		struct apply_counts *n, char *err, size_t err_len)
 {
@@ -316,6 +326,7 @@ int apply_batch(struct state_txn *t, struct batch *b, const struct apply_options
 	if (!order || !s.done)
 		return -ENOMEM;
 	memset(s.done, 0, (b->n + 1) * sizeof(*s.done));
+	expect_all(&s, order);
 	for (size_t i = 0, j; i < b->n && !rc; i = j) {
 		for (j = i + 1; j < b->n && same_key(&b->v[order[i]], &b->v[order[j]]); j++)
 			;

@@ -1,9 +1,11 @@
 #include "harness.h"
 #include "memory.h"
-#include "shared_state.h"
 #include "state.h"
 
-#include <unistd.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
 
 /* ---- how much there is ---- */
 
@@ -44,15 +46,23 @@ static void test_the_lowest_limit_above_a_group_counts(void **state)
 	assert_int_equal(memory_bytes(*state), 300000);
 	write_text(*state, "/sys/fs/cgroup/memory.max", "200000\n");
 	assert_int_equal(memory_bytes(*state), 200000);
+	write_text(*state, "/sys/fs/cgroup/kube/pod/box/memory.high", "100000\n");
+	assert_int_equal(memory_bytes(*state), 100000);
 }
 
 /* In a container the path may be that of the host, and the mount begins at the group. */
 static void test_version_1_and_a_path_that_is_not_there(void **state)
 {
 	write_text(*state, "/proc/self/cgroup",
-		   "12:cpuset:/docker/1\n5:memory:/docker/1\n0::/docker/1\n");
+		   "12:cpuset:/small\n5:cpu,memory:/docker/1\n0::/docker/1\n");
 	write_text(*state, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "500000\n");
+	write_text(*state, "/sys/fs/cgroup/memory/small/memory.limit_in_bytes", "400000\n");
 	assert_int_equal(memory_bytes(*state), 500000);
+	write_text(*state, "/sys/fs/cgroup/memory/docker/memory.limit_in_bytes",
+		   "9223372036854771712\n"); /* none */
+	assert_int_equal(memory_bytes(*state), 500000);
+	write_text(*state, "/sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes", "300000\n");
+	assert_int_equal(memory_bytes(*state), 300000);
 }
 
 static void test_what_cannot_be_read_is_no_limit(void **state)
@@ -62,32 +72,13 @@ static void test_what_cannot_be_read_is_no_limit(void **state)
 	assert_int_equal(memory_bytes(*state), machine());
 }
 
-/* ---- what the kernel is told: "rr" among the flags of a map ---- */
+/* ---- what is asked for beforehand ---- */
 
-/* How many maps of a data.mdb this process has, and how many are read page by page. */
-static void count_maps(int *all, int *one_by_one)
-{
-	char *line = NULL;
-	size_t size = 0;
-	bool data = false;
-	FILE *f = fopen("/proc/self/smaps", "re");
-	assert_non_null(f);
-	*all = *one_by_one = 0;
-	while (getline(&line, &size, f) > 0) {
-		if (!(line[0] >= 'A' && line[0] <= 'Z')) { /* addresses, and so another map */
-			data = strstr(line, "/data.mdb") != NULL;
-			*all += data;
-		} else if (data && strncmp(line, "VmFlags:", 8) == 0) {
-			*one_by_one += strstr(line, " rr") != NULL;
-		}
-	}
-	free(line);
-	fclose(f);
-}
+enum { KEYS = 5000, VALUE_BYTES = 200 };
 
 static struct state *open_or_fill(struct state_dir *d, bool fill)
 {
-	const struct state_identity who = { "shop", "shop.products", "cluster" };
+	const struct state_identity who = { "shop", "cluster", "shop.products" };
 	const struct state_options options = { .lease_ms = 100 };
 	char err[300];
 	struct state *st;
@@ -98,31 +89,78 @@ static struct state *open_or_fill(struct state_dir *d, bool fill)
 	return st;
 }
 
-static void test_a_file_beyond_memory_is_read_page_by_page(void **state)
+static size_t key_at(char key[16], int i) { return (size_t)snprintf(key, 16, "key-%06d", i); }
+
+static void fill(struct state_dir *d)
+{
+	char key[16], value[VALUE_BYTES] = { 0 }, err[300];
+	struct state *st = open_or_fill(d, true);
+	struct state_txn *t;
+	assert_int_equal(state_begin(st, &t), 0);
+	for (int i = 0; i < KEYS; i++)
+		assert_int_equal(state_put(t, key, key_at(key, i), value, sizeof(value)), 0);
+	assert_int_equal(state_commit(t), 0);
+	assert_int_equal(state_make_current(st, err, sizeof(err)), 0);
+	assert_int_equal(state_begin(st, &t), 0);
+	assert_false(state_expects(t)); /* it fits */
+	state_abort(t);
+	state_close(st);
+}
+
+/* How many of the file's first pages are in memory. */
+static size_t count_in_memory(int fd, size_t bytes)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (bytes + page - 1) / page, n = 0;
+	unsigned char *there = malloc(pages);
+	void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+	assert_true(there && map != MAP_FAILED);
+	assert_int_equal(mincore(map, bytes, there), 0);
+	for (size_t i = 0; i < pages; i++)
+		n += there[i] & 1;
+	munmap(map, bytes);
+	free(there);
+	return n;
+}
+
+static void expect_all_keys(struct state *st)
+{
+	char key[16];
+	struct state_txn *t;
+	assert_int_equal(state_begin(st, &t), 0);
+	assert_true(state_expects(t));
+	for (int i = 0; i < KEYS; i++)
+		state_expect(t, key, key_at(key, i));
+	state_expect(t, "", 0);
+	state_expect(t, "zzz", 3); /* in no page, or in the last: no matter */
+	state_abort(t);
+}
+
+/* The pages of the keys, which are nearly all there are, and without a fault of any. */
+static void test_what_does_not_fit_is_read_before_it_is_got(void **state)
 {
 	char err[300], data[4096];
 	struct state_dir *d;
-	struct sstate *s;
-	int all, one_by_one;
+	struct stat s;
+	struct statfs on;
 	assert_int_equal(state_dir_open(&d, *state, err, sizeof(err)), 0);
-	struct state *st = open_or_fill(d, true);
-	assert_int_equal(state_make_current(st, err, sizeof(err)), 0);
-	assert_int_equal(sstate_open(&s, *state), 0);
-	count_maps(&all, &one_by_one);
-	assert_int_equal(all, 2);
-	assert_int_equal(one_by_one, 0);
-	sstate_close(s);
-	state_close(st);
-
-	/* no disk is needed: what is behind the last page is a hole */
+	fill(d);
 	snprintf(data, sizeof(data), "%s/current/data.mdb", (const char *)*state);
-	assert_int_equal(truncate(data, (off_t)machine()), 0);
-	st = open_or_fill(d, false);
-	assert_int_equal(sstate_open(&s, *state), 0);
-	count_maps(&all, &one_by_one);
-	assert_int_equal(all, 2);
-	assert_int_equal(one_by_one, 2);
-	sstate_close(s);
+	int fd = open(data, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0 && !fstat(fd, &s) && !fstatfs(fd, &on));
+	size_t bytes = KEYS * VALUE_BYTES, all = bytes / (size_t)sysconf(_SC_PAGESIZE);
+	assert_true(s.st_size > (off_t)bytes);
+	/* no disk is needed: what is behind the last page is a hole */
+	assert_int_equal(ftruncate(fd, (off_t)machine()), 0);
+	struct state *st = open_or_fill(d, false);
+	assert_int_equal(fsync(fd), 0);
+	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+	if (on.f_type != TMPFS_MAGIC) /* that is memory itself */
+		assert_true(count_in_memory(fd, bytes) < all / 2);
+	expect_all_keys(st);
+	for (int i = 0; i < 1000 && count_in_memory(fd, bytes) < all - all / 10; i++)
+		usleep(10000);
+	assert_true(count_in_memory(fd, bytes) >= all - all / 10);
+	close(fd);
 	state_close(st);
 	state_dir_close(d);
 }
@@ -134,7 +172,7 @@ int main(void)
 		test_with_dir(test_the_lowest_limit_above_a_group_counts),
 		test_with_dir(test_version_1_and_a_path_that_is_not_there),
 		test_with_dir(test_what_cannot_be_read_is_no_limit),
-		test_with_dir(test_a_file_beyond_memory_is_read_page_by_page),
+		test_with_dir(test_what_does_not_fit_is_read_before_it_is_got),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -114,14 +114,26 @@ static bool same(struct span s, const void *p, size_t len)
 
 /* ---- what LMDB wrote is read ---- */
 
+static void check_leaf(struct pages *f, const struct commit *c, const struct tree *t,
+		       struct span key)
+{
+	struct walk w;
+	uint64_t leaf;
+	assert_int_equal(tree_leaf(f, c, t, key, &leaf), 0);
+	assert_int_equal(walk_seek(&w, f, c, t, key), 0);
+	assert_ptr_equal(w.at[w.depth - 1].page, f->map + leaf * f->page_bytes);
+}
+
 static void check_finds(struct pages *f, const struct commit *c, const struct tree *t)
 {
 	for (int i = 0; i < KEYS; i++) {
 		struct span v;
 		int rc = tree_find(f, c, t, key_of(&model[i]), &v);
 		assert_int_equal(rc, model[i].value ? 0 : -ENOENT);
-		if (!rc)
-			assert_true(same(v, model[i].value, model[i].value_len));
+		if (rc)
+			continue;
+		assert_true(same(v, model[i].value, model[i].value_len));
+		check_leaf(f, c, t, key_of(&model[i]));
 	}
 }
 
@@ -168,7 +180,6 @@ static void test_every_key_is_found_and_walked_as_lmdb_wrote_it(void **state)
 		assert_int_equal(tree_open(&t, &f, &c, "records"), 0);
 		assert_int_equal(t.entries, there);
 		assert_int_equal(t.pages * f.page_bytes, s.records_bytes);
-		atomic_store(&f.one_by_one, round % 2);
 		check_finds(&f, &c, &t);
 		check_walk(&f, &c, &t, (struct span){ NULL, 0 }, 0);
 		int i = rand() % KEYS;
@@ -195,6 +206,8 @@ static void test_an_empty_tree_and_a_missing_one_are_told_apart(void **state)
 	assert_int_equal(tree_open(&t, &f, &c, "record"), -ENOENT);
 	assert_int_equal(tree_open(&t, &f, &c, "records"), 0);
 	assert_int_equal(tree_find(&f, &c, &t, key, &v), -ENOENT);
+	uint64_t leaf;
+	assert_int_equal(tree_leaf(&f, &c, &t, key, &leaf), -ENOENT);
 	assert_int_equal(walk_seek(&w, &f, &c, &t, key), -ENOENT);
 	assert_int_equal(walk_next(&w), -ENOENT);
 	assert_int_equal(walk_entry(&w, &key, &v), -ENOENT);
@@ -283,9 +296,13 @@ static void read_everything(struct pages *f)
 		(void)tree_find(f, &c, &t, (struct span){ (uint8_t *)"format", 6 }, &v);
 	if (tree_open(&t, f, &c, "records"))
 		return;
-	for (int i = 0; i < KEYS; i++)
+	for (int i = 0; i < KEYS; i++) {
 		if (tree_find(f, &c, &t, key_of(&model[i]), &v) == 0 && v.len)
 			sum += v.p[0] + v.p[v.len - 1];
+		uint64_t leaf = 0;
+		if (tree_leaf(f, &c, &t, key_of(&model[i]), &leaf) == 0)
+			assert_true(leaf <= c.last_page);
+	}
 	int rc = walk_seek(&w, f, &c, &t, (struct span){ NULL, 0 });
 	/* pages may lead in a circle: callers watch the order of keys */
 	for (int n = 0; !rc && n < 5 * KEYS; n++, rc = walk_next(&w))
@@ -313,7 +330,6 @@ static void test_no_bytes_in_the_file_lead_outside_of_it(void **state)
 		if (generation_check(fd)) {
 			close(fd);
 		} else if (pages_open(&f, fd) == 0) { /* which has taken fd over */
-			atomic_store(&f.one_by_one, round % 2);
 			read_everything(&f);
 			pages_close(&f);
 			read++;

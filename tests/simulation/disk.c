@@ -124,7 +124,7 @@ int __wrap_renameat(int from_dir, const char *from, int to_dir, const char *to)
 	return rc;
 }
 
-/* The one file that is read so: the boot id. */
+/* The boot id is the host's; control groups, which are read so too, are the machine's. */
 FILE *__wrap_fopen64(const char *path, const char *mode)
 {
 	struct host *h = this_host();
