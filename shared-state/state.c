@@ -184,6 +184,7 @@ void state_close(struct state *st)
 	if (st->filling)
 		st->dir->filling = -1;
 	pages_close(&st->ahead);
+	free(st->asked);
 	pthread_mutex_destroy(&st->syncing);
 	free(st->cluster_id);
 	free(st->buf);

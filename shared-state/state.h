@@ -148,10 +148,11 @@ void state_abort(struct state_txn *t); /* NULL is allowed */
 
 /**
  * Whether the file does not fit in memory, so that it is worth while to tell beforehand, key by
- * key and best in their order, what will be got: the disk reads all of it at once.  Only a wish.
+ * key and best in their order, what will be got, and then to have all of it read.  Only a wish.
  */
 bool state_expects(struct state_txn *t);
 void state_expect(struct state_txn *t, const void *skey, size_t skey_len);
+void state_read_expected(struct state_txn *t);
 
 /**
  * The stored record of a key, not decoded.  Valid until the next put or del.

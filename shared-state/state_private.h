@@ -23,6 +23,8 @@ struct state {
 	size_t page_bytes;
 	uint64_t memory;    /* see memory_bytes() */
 	struct pages ahead; /* opened once the file does not fit: see ahead.c */
+	uint64_t *asked;    /* [n_asked]: pages that a batch will need */
+	size_t n_asked, cap_asked;
 	struct lease lease; /* none while filling: nobody reads it yet */
 	int64_t lease_ms;
 	char uuid[UUID_TEXT_BYTES];
@@ -59,7 +61,6 @@ struct state_txn {
 	bool made_waiting;    /* its databases come with this commit */
 	struct commit before; /* the one before, and its records: see ahead.c */
 	struct tree before_records;
-	uint64_t asked; /* the last page that was asked for */
 	/* the key that `records` stands on, so that a put or del need not search again */
 	bool found;
 	size_t skey_len;

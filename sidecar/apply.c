@@ -313,6 +313,7 @@ static void expect_all(const struct sweep *s, const uint32_t *order)
 		const struct batch_record *r = &s->b->v[order[i]];
 		state_expect(s->t, r->skey, r->skey_len);
 	}
+	state_read_expected(s->t);
 }
 
 int apply_batch(struct state_txn *t, struct batch *b, const struct apply_options *o,
