@@ -79,7 +79,9 @@ void state_read_expected(struct state_txn *t)
 {
 	struct state *st = t->st;
 	char byte;
-	for (size_t i = 0; i < st->n_asked; i++)
+	size_t n = st->n_asked;
+	st->n_asked = 0;
+	for (size_t i = 0; i < n; i++)
 		if (pread(st->ahead.fd, &byte, 1, (off_t)(st->asked[i] * st->ahead.page_bytes)) < 0)
 			return; /* whoever needs it will see */
 }

@@ -3,9 +3,12 @@
 #include "escape.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { EXPECTED = 1000 }; /* records whose pages are read together */
 
 struct bytes {
 	const void *p;
@@ -305,15 +308,17 @@ static int journal_all(struct sweep *s)
 	return rc;
 }
 
-static void expect_all(const struct sweep *s, const uint32_t *order)
+/* Few enough that they are still in memory when their turn comes. */
+static size_t expect_some(const struct sweep *s, const uint32_t *order, size_t from)
 {
-	if (!state_expects(s->t))
-		return;
-	for (size_t i = 0; i < s->b->n; i++) {
+	size_t upto = from + EXPECTED < s->b->n ? from + EXPECTED : s->b->n;
+
+	for (size_t i = from; i < upto; i++) {
 		const struct batch_record *r = &s->b->v[order[i]];
 		state_expect(s->t, r->skey, r->skey_len);
 	}
 	state_read_expected(s->t);
+	return upto;
 }
 
 int apply_batch(struct state_txn *t, struct batch *b, const struct apply_options *o,
@@ -327,8 +332,10 @@ int apply_batch(struct state_txn *t, struct batch *b, const struct apply_options
 	if (!order || !s.done)
 		return -ENOMEM;
 	memset(s.done, 0, (b->n + 1) * sizeof(*s.done));
-	expect_all(&s, order);
+	size_t expected = state_expects(t) ? 0 : SIZE_MAX;
 	for (size_t i = 0, j; i < b->n && !rc; i = j) {
+		if (i >= expected)
+			expected = expect_some(&s, order, i);
 		for (j = i + 1; j < b->n && same_key(&b->v[order[i]], &b->v[order[j]]); j++)
 			;
 		rc = sweep_key(&s, order + i, j - i);
