@@ -34,7 +34,13 @@ static bool open_pages(struct state *st)
 		return false;
 	snprintf(file, sizeof(file), "%s/data.mdb", st->generation);
 	fd = openat(st->dir->fd, file, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || pages_open(&st->ahead, fd))
+	if (fd < 0)
+		return false;
+	if (generation_check(fd)) {
+		close(fd);
+		return false;
+	}
+	if (pages_open(&st->ahead, fd))
 		return false;
 	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 	madvise((void *)st->ahead.map, st->ahead.map_bytes, MADV_RANDOM);

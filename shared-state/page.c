@@ -496,16 +496,23 @@ int tree_leaf(struct pages *f, const struct commit *c, const struct tree *t, str
 {
 	struct wanted wanted = want(key);
 	struct level l;
+	uint64_t page = t->root;
 	bool leaf;
-	*number = t->root;
-	for (unsigned depth = 1; depth < t->depth; depth++) {
-		int rc = look(f, c, *number, &wanted, &l, &leaf);
+	if (page == NO_PAGE)
+		return -ENOENT;
+	if (t->depth > TREE_DEPTH_MAX)
+		return -EBADMSG;
+	for (uint64_t depth = 1; depth < t->depth; depth++) {
+		int rc = look(f, c, page, &wanted, &l, &leaf);
 		if (!rc)
-			rc = leaf ? -EBADMSG : child(f, &l, number);
+			rc = leaf ? -EBADMSG : child(f, &l, &page);
 		if (rc)
 			return rc;
 	}
-	return *number == NO_PAGE ? -ENOENT : *number > c->last_page ? -EBADMSG : 0;
+	if (page > c->last_page)
+		return -EBADMSG;
+	*number = page;
+	return 0;
 }
 
 int tree_open(struct tree *t, struct pages *f, const struct commit *c, const char *name)

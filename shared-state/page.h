@@ -48,7 +48,7 @@ struct span {
 
 struct tree {
 	uint64_t root, entries, pages;
-	unsigned depth; /* pages from the root to an entry; 0: empty */
+	uint64_t depth; /* pages from the root to an entry; 0: empty */
 };
 
 /* What one meta page says. */
@@ -56,6 +56,7 @@ struct commit {
 	uint64_t txnid, last_page;
 	struct tree names;
 };
+_Static_assert(sizeof(struct commit) == 6 * sizeof(uint64_t), "compared as bytes: no padding");
 
 /** Map the file, which generation_check() has found fit; takes `fd` over, also on failure. */
 int pages_open(struct pages *f, int fd);
